@@ -1,0 +1,1 @@
+"""mebm: energy-based image models with an informative start (M-EBM, M-JEM)."""

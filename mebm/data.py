@@ -1,0 +1,143 @@
+"""Images in memory: archives, the only conversions between bytes and [-1, 1], and the two training views."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mebm.errors import DataError
+from mebm.files import read_npz, write_npz
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as bytes, with labels where the data set has them.
+
+    images: uint8 [N, C, H, W]; labels: int64 [N] in [0, n_classes), or None.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        """Largest label plus one; 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on `device`."""
+        return ImageSet(self.images.to(device), None if self.labels is None else self.labels.to(device))
+
+
+def save_images(path: str | Path, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+    """Write images (uint8 [N, C, H, W]) and labels (int64 [N]) to an .npz archive."""
+    arrays = {"images": np.ascontiguousarray(images)}
+    if labels is not None:
+        arrays["labels"] = np.ascontiguousarray(labels, dtype=np.int64)
+    write_npz(path, **arrays)
+
+
+def load_images(path: str | Path, shape: tuple[int, int, int] | None = None) -> ImageSet:
+    """Read an archive written by `save_images`.
+
+    shape: the (C, H, W) that the caller needs, if it matters. Raises DataError for a missing or damaged file, for
+    images that are not uint8 [N, C, H, W] with N > 0 (NaN is reported as such), for another shape, and for labels
+    that are negative, not integers, or of another count.
+    """
+    arrays = read_npz(path, "images", optional=("labels",))
+    images, labels = arrays["images"], arrays.get("labels")
+    if images.dtype != np.uint8:
+        found = f"dtype {images.dtype}"
+        if np.issubdtype(images.dtype, np.floating) and images.size:
+            found += (
+                " with NaN" if np.isnan(images).any() else f" in the range {images.min():.3g} to {images.max():.3g}"
+            )
+        raise DataError(f"{path}: images have {found}, expected uint8 (0 to 255); make the archive again from bytes")
+    if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
+        raise DataError(
+            f"{path}: images have shape {list(images.shape)}, expected [N, C, H, W] with N > 0, C 1 or 3, and H = W"
+        )
+    if shape is not None and images.shape[1:] != tuple(shape):
+        raise DataError(
+            f"{path}: images are {'x'.join(map(str, images.shape[1:]))} (CxHxW), expected "
+            f"{'x'.join(map(str, shape))}; the file belongs to another data set or network"
+        )
+    if labels is not None:
+        if labels.shape != images.shape[:1]:
+            raise DataError(f"{path}: {labels.shape} labels for {len(images)} images, expected one for each")
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise DataError(f"{path}: labels are {labels.dtype} from {labels.min()}, expected integers from 0")
+    return ImageSet(
+        torch.from_numpy(images), None if labels is None else torch.from_numpy(labels.astype(np.int64, copy=False))
+    )
+
+
+def bytes_to_unit(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bytes 0..255 to [-1, 1]: (p / 255 - 0.5) / 0.5, as the published code scales them."""
+    return images.to(dtype).div_(255).sub_(0.5).div_(0.5)
+
+
+def unit_to_bytes(x: Tensor, rounding: str = "nearest") -> Tensor:
+    """[-1, 1] to bytes: (x + 1) * 127.5, rounded.
+
+    rounding: "nearest" inverts `bytes_to_unit` exactly; "truncate" is what the public release does, which lowers 63
+    of the 256 grey levels by one. Raises DataError for values that are not finite or outside [-1, 1].
+    """
+    if not bool(((x >= -1) & (x <= 1)).all()):  # also false for NaN
+        raise DataError(f"pixels range from {x.min():.3g} to {x.max():.3g}, expected finite values in [-1, 1]")
+    scaled = (x + 1) * 127.5
+    return (scaled.round() if rounding == "nearest" else scaled.trunc()).to(torch.uint8)
+
+
+class BatchStream:
+    """An endless shuffled stream of indices into N images: a permutation per pass, its partial last batch dropped.
+
+    Permutations are drawn on the CPU, where their order is the same for every device, and moved in one copy a pass.
+    """
+
+    def __init__(self, n: int, batch_size: int, generator: torch.Generator, device: torch.device | str):
+        if batch_size > n:
+            raise DataError(f"a batch of {batch_size} images was asked of a set of {n}; lower the batch size")
+        self.n, self.batch_size, self.generator, self.device = n, batch_size, generator, device
+        self.batches_per_pass = n // batch_size
+        self._order, self._position = None, self.batches_per_pass
+
+    def next(self) -> Tensor:
+        """Indices of the next batch, int64 [batch_size]."""
+        if self._position == self.batches_per_pass:
+            self._order, self._position = torch.randperm(self.n, generator=self.generator).to(self.device), 0
+        start = self._position * self.batch_size
+        self._position += 1
+        return self._order[start : start + self.batch_size]
+
+
+def augment(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Reflect padding by `pad`, a random crop back to size, and a horizontal flip with chance 1/2.
+
+    images: uint8 [B, C, H, W]; the result has the same shape and type. Every image gets its own offset and flip, all
+    in one gather. The random numbers come from a CPU generator, so no device is waited for.
+    """
+    n, _, height, width = images.shape
+    if pad == 0 and not flip:
+        return images
+    offsets = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
+    flipped = (torch.rand(n, 1, generator=generator) < 0.5) & flip
+    columns = torch.arange(width).expand(n, width)
+    columns = torch.where(flipped, columns.flip(1), columns) + offsets[1]
+    rows = torch.arange(height) + offsets[0]
+    rows, columns = rows.to(images.device, non_blocking=True), columns.to(images.device, non_blocking=True)
+    if pad:  # reflect padding is not implemented for bytes
+        images = F.pad(images.float(), (pad, pad, pad, pad), mode="reflect").to(images.dtype)
+    sample = torch.arange(n, device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,25 @@
+"""One exception per cause. Every message names the thing, what was found and what to do."""
+
+
+class MebmError(Exception):
+    """Base of the project's own errors: a stage prints its message as one line and exits non-zero."""
+
+
+class ParamsError(MebmError):
+    """A parameter is unknown, of the wrong type or out of range."""
+
+
+class DataError(MebmError):
+    """A data file is missing, damaged, or holds values that it must not."""
+
+
+class CheckpointError(MebmError):
+    """A checkpoint is missing, damaged, or belongs to another network."""
+
+
+class Diverged(MebmError):
+    """Training left the range in which its numbers mean anything (METHOD: |L| > 1e5 or not finite)."""
+
+
+class MetricError(MebmError):
+    """A metric is not defined for its input."""

@@ -1,0 +1,103 @@
+"""Files that are whole or absent: write under a temporary name, then rename. Hashes of contents."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mebm.errors import DataError, MetricError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it over `path` if the block succeeds, remove it if not.
+
+    The temporary name keeps the suffix, since image and table writers choose their format by it.
+    Raises DataError where the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions and free space"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, record: dict) -> None:
+    """Write a record as JSON with a stable layout. Raises MetricError for NaN or infinity, which JSON lacks."""
+    try:
+        text = json.dumps(record, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise MetricError(
+            f"{path}: a value is not finite, so nothing was written; write null and a status instead"
+        ) from error
+    write_text(path, text + "\n")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON record. Raises DataError where the file is missing or is not JSON."""
+    require(path)
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}); delete it and run the pipeline again") from error
+
+
+def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+    """Write arrays to an uncompressed .npz atomically. Equal arrays give equal bytes."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_npz(path: str | Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read the named arrays of an .npz without executing pickled code.
+
+    Returns a dict with every name of `names`, and those of `optional` that are present. Raises DataError where the
+    file is missing, truncated, or lacks an array.
+    """
+    require(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [name for name in names if name not in archive.files]
+            if missing:
+                raise DataError(
+                    f"{path}: lacks the array {missing[0]!r} (found: {', '.join(archive.files) or 'none'}); "
+                    "delete it and run the pipeline again"
+                )
+            return {name: archive[name] for name in (*names, *optional) if name in archive.files}
+    except DataError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many types for a damaged file
+        raise DataError(
+            f"{path}: is not a readable .npz archive ({error}); delete it and run the pipeline again"
+        ) from error
+
+
+def require(path: str | Path) -> Path:
+    """Return `path` if it is a file. Raises DataError naming it otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run the stage that makes it (`dvc repro` runs all that are needed)")
+    return path
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's contents."""
+    with open(require(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,98 @@
+"""The backbone: a pre-activation Wide ResNet from images to features. It knows nothing of energies."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mebm.errors import ParamsError
+
+LEAK = 0.2
+BATCH_NORM_MOMENTUM = 0.9  # PyTorch's sense: running = 0.1 old + 0.9 batch (METHOD: energy network)
+
+
+class ActNorm(nn.Module):
+    """Scale and shift per channel, set from the first training batch to give zero mean and unit variance."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.initialised = False  # on the host, so that asking costs no device synchronisation
+
+    def get_extra_state(self) -> dict:
+        return {"initialised": self.initialised}
+
+    def set_extra_state(self, state: dict) -> None:
+        self.initialised = bool(state["initialised"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.initialised and self.training:
+            with torch.no_grad():
+                std, mean = torch.std_mean(x, dim=(0, 2, 3))
+                self.weight.copy_(1 / (std + 1e-6))
+                self.bias.copy_(-mean * self.weight)
+            self.initialised = True
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+NORMS = {
+    "batch": lambda channels: nn.BatchNorm2d(channels, momentum=BATCH_NORM_MOMENTUM),
+    "none": lambda channels: nn.Identity(),
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "layer": lambda channels: nn.GroupNorm(1, channels),
+    "actnorm": ActNorm,
+}
+
+
+class Block(nn.Module):
+    """norm, LeakyReLU, conv, dropout, norm, LeakyReLU, conv (which carries the stride), plus shortcut."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: str, dropout: float):
+        super().__init__()
+        self.bn1 = NORMS[norm](in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.bn2 = NORMS[norm](channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            self.shortcut.append(nn.Conv2d(in_channels, channels, 1, stride=stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.dropout(self.conv1(F.leaky_relu(self.bn1(x), LEAK)))
+        return self.conv2(F.leaky_relu(self.bn2(h), LEAK)) + self.shortcut(x)
+
+
+class WideResNet(nn.Module):
+    """Wide ResNet of depth 6n+4 and a width factor, pre-activation, every convolution with a bias.
+
+    Stages of n blocks with 16, 32, 64 times `width` channels and strides 1, 2, 2; a fourth of 128 times `width`,
+    stride 2, for images of 64 pixels and more. Input [B, C, H, W] in [-1, 1]; output features [B, n_features].
+    Raises ParamsError for a depth that is not 6n+4.
+    """
+
+    def __init__(
+        self, channels: int, image_size: int, depth: int, width: int, norm: str = "batch", dropout: float = 0.0
+    ):
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ParamsError(f"train.depth is {depth}, expected 6n + 4 (10, 16, 22, 28, ...)")
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1)
+        in_channels = 16
+        self.n_stages = 4 if image_size >= 64 else 3
+        for stage in range(self.n_stages):
+            out_channels = 16 * 2**stage * width
+            blocks = []
+            for index in range((depth - 4) // 6):
+                stride = 2 if stage and index == 0 else 1
+                blocks.append(Block(in_channels, out_channels, stride, norm, dropout))
+                in_channels = out_channels
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.bn1 = NORMS[norm](in_channels)
+        self.n_features = in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(x)
+        for stage in range(self.n_stages):
+            h = self.get_submodule(f"layer{stage + 1}")(h)
+        return F.leaky_relu(self.bn1(h), LEAK).mean(dim=(2, 3))
