@@ -18,11 +18,8 @@ def block_size(image_size: int) -> int:
     1 below 64 pixels, 2 for 64 to 99, 4 for 100 to 256, 8 up to 512, 16 up to 1024, and 1 above as in the release.
     Raises DataError where the blocks do not tile the image.
     """
-    for limit, block in ((63, 1), (99, 2), (256, 4), (512, 8), (1024, 16)):
-        if image_size <= limit:
-            break
-    else:
-        block = 1
+    limits = ((63, 1), (99, 2), (256, 4), (512, 8), (1024, 16))
+    block = next((block for limit, block in limits if image_size <= limit), 1)
     if image_size % block:
         raise DataError(f"images of {image_size} pixels cannot be split into blocks of {block}; resize the data set")
     return block
@@ -118,7 +115,7 @@ class GaussianInit:
         if info:
             raise DataError(
                 f"the covariance plus the ridge {ridge:g} is not positive definite (row {int(info)}); fit the Gaussian "
-                "again or raise train.ridge"
+                "again or raise gaussian.ridge"
             )
         return cls(mean, factor, tuple(shape))
 
@@ -155,15 +152,19 @@ class UniformInit:
         return torch.rand(n, *self.shape, generator=generator, device=self.device) * 2 - 1
 
 
-def load_init(kind: str, path: str | Path, shape: tuple[int, int, int], ridge: float) -> GaussianInit | UniformInit:
-    """The initial distribution of a run: "gaussian" from an archive with mean and cov, or "uniform" (path unused)."""
+def load_init(kind: str, path: str | Path, shape: tuple[int, int, int]) -> GaussianInit | UniformInit:
+    """The initial distribution of a run: "gaussian" from an archive with mean, cov and ridge, or "uniform".
+
+    The archive is not read for "uniform".
+    """
     if kind == "uniform":
         return UniformInit(shape)
-    arrays = read_npz(path, "mean", "cov")
+    arrays = read_npz(path, "mean", "cov", "ridge")
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):
             raise DataError(f"{path}: {name} has dtype {array.dtype}, expected float64; fit the Gaussian again")
     try:
-        return GaussianInit.from_moments(torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["cov"]), shape, ridge)
+        mean, cov = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["cov"])
+        return GaussianInit.from_moments(mean, cov, shape, float(arrays["ridge"]))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -24,6 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+RESERVED = ("baseline", "params", "summary", "tables")  # folders of results/ that are no run's
 
 
 class Section(BaseModel):
@@ -148,6 +149,7 @@ RUN_STAGES: dict[str, tuple[str, ...]] = {
     "quality": ("quality", "compute"),
     "accuracy": ("compute",),
     "plots": ("plots",),
+    "summary": (),
 }
 SUITE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
 
@@ -283,6 +285,8 @@ class Params:
                     raise ParamsError(
                         f"{path}: {where}: a name starts with a-z and goes on with a-z, 0-9, _ (at most 64 characters)"
                     )
+                if name in RESERVED:
+                    raise ParamsError(f"{path}: {where}: the name is taken by a folder of results/; use another")
                 if not isinstance(entry, dict):
                     raise ParamsError(f"{path}: {where}: is {_shown(entry)}, expected a mapping")
                 for key, value in entry.items():
@@ -341,7 +345,7 @@ def load(path: str | Path) -> Params:
     """Read and check a parameter file. Raises ParamsError naming the key, what was found and what is accepted."""
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Core)  # noqa: S506, a SafeLoader
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Core)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root folder") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -350,21 +354,27 @@ def load(path: str | Path) -> Params:
 
 
 def write_resolved(params: Params, folder: str | Path) -> None:
-    """Write `<stage>.<name>.yaml` for every job of the suite, and `all.yaml` with all of them, into `folder`.
+    """Write `<stage>.<name>.yaml` for every job of the suite into `folder`.
 
     A file whose content would not change is left alone, so that its time tells Snakemake when a value changed. Files
     of jobs that no longer exist are removed.
     """
     folder = Path(folder)
     texts = {f"{stage}.{name}.yaml": _dump(params.resolved(stage, name)) for stage, name in params.jobs()}
-    texts["all.yaml"] = _dump({f"{stage}.{name}": params.resolved(stage, name) for stage, name in params.jobs()})
     for name, text in texts.items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-    for path in folder.glob("*.yaml"):
+    for path in folder.glob("*.*.yaml"):
         if path.name not in texts and not path.name.startswith("."):
             path.unlink()
+
+
+def write_all_resolved(params: Params, folder: str | Path) -> None:
+    """The same, and all of them together in `all.yaml`: the record of the suite's parameters."""
+    write_resolved(params, folder)
+    record = {f"{stage}.{name}": params.resolved(stage, name) for stage, name in params.jobs()}
+    write_text(Path(folder) / "all.yaml", _dump(record))
 
 
 def _dump(record: dict) -> str:

@@ -1,0 +1,97 @@
+"""Checkpoints: weights, chains and the settings that rebuild the model, loaded without executing pickled code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mebm.energy import EnergyModel, build_model
+from mebm.errors import CheckpointError, MebmError
+from mebm.files import replacing, require
+
+FORMAT = "mebm checkpoint"
+VERSION = 1
+_KEYS = {"format", "version", "train", "shape", "n_classes", "iterations", "model_state_dict", "replay_buffer"}
+_RELEASE_NAMES = {"f.": "backbone.", "energy_output.": "energy_head.", "class_output.": "class_head."}
+
+
+@dataclass
+class Checkpoint:
+    """A trained model, its replay buffer ([M, C, H, W] in [-1, 1]) and the `train` settings that made them."""
+
+    model: EnergyModel
+    replay_buffer: Tensor
+    train: dict
+    shape: tuple[int, int, int]
+    n_classes: int
+    iterations: int
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically; equal contents give equal bytes."""
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "train": checkpoint.train,
+        "shape": tuple(checkpoint.shape),
+        "n_classes": checkpoint.n_classes,
+        "iterations": checkpoint.iterations,
+        "model_state_dict": {key: _plain(value) for key, value in checkpoint.model.state_dict().items()},
+        "replay_buffer": _plain(checkpoint.replay_buffer),
+    }
+    # An open file, not a name: torch writes the file's name into the archive, and the temporary one is not stable.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(record, file)
+
+
+def _plain(value: Tensor | dict) -> Tensor | dict:
+    return value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else value
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint; the model comes in evaluation mode, on `device`.
+
+    Raises CheckpointError for a file that is truncated, of another format or version, whose weights do not fit its
+    own settings, or whose buffer is not images in [-1, 1].
+    """
+    require(path)
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
+        raise CheckpointError(
+            f"{path}: is not a readable checkpoint ({' '.join(str(error).split())[:120]}); delete it and train again"
+        ) from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT or set(record) != _KEYS:
+        raise CheckpointError(f"{path}: is not a checkpoint of this project; train again")
+    if record["version"] != VERSION:
+        raise CheckpointError(f"{path}: has format version {record['version']}, expected {VERSION}; train again")
+    settings, buffer = record["train"], record["replay_buffer"]
+    try:
+        model = build_model(
+            record["shape"],
+            record["n_classes"],
+            **{key: settings[key] for key in ("depth", "width", "head", "norm", "dropout")},
+        )
+        model.load_state_dict(record["model_state_dict"])
+    except (RuntimeError, KeyError, MebmError) as error:
+        raise CheckpointError(f"{path}: weights do not fit: {' '.join(str(error).split())[:300]}") from error
+    if tuple(buffer.shape[1:]) != tuple(record["shape"]) or not bool((buffer.abs() <= 1).all()):
+        raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; train again")
+    return Checkpoint(
+        model.to(device).eval(), buffer, settings, tuple(record["shape"]), record["n_classes"], record["iterations"]
+    )
+
+
+def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Parameter names of the public release to this project's (METHOD: checkpoints of the release)."""
+    renamed = {}
+    for name, value in state.items():
+        while name.startswith(("module.", "_orig_mod.")):
+            name = name.split(".", 1)[1]
+        for old, new in _RELEASE_NAMES.items():
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+                break
+        renamed[name] = value
+    return renamed

@@ -1,0 +1,71 @@
+"""Metrics: arrays in, floats out. Frechet distance, score of class probabilities, accuracy."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mebm.errors import MetricError
+
+
+def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
+    """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), never negative, exactly 0 for equal statistics.
+
+    means [D], covariances [D, D], symmetric; computed in float64. The trace of the root comes from the eigenvalues of
+    root(cov1) cov2 root(cov1), which is symmetric, so nothing complex arises (Dowson and Landau 1982; Heusel et al.
+    2017). Raises MetricError for shapes that do not fit or values that are not finite.
+    """
+    mean1, cov1, mean2, cov2 = (torch.as_tensor(a, dtype=torch.float64).cpu() for a in (mean1, cov1, mean2, cov2))
+    if mean1.shape != mean2.shape or cov1.shape != cov2.shape or cov1.shape != (len(mean1),) * 2:
+        raise MetricError(
+            f"feature statistics of shapes {list(mean1.shape)}, {list(cov1.shape)} and {list(mean2.shape)}, "
+            f"{list(cov2.shape)} do not compare; they come from different networks"
+        )
+    if not all(bool(torch.isfinite(a).all()) for a in (mean1, cov1, mean2, cov2)):
+        raise MetricError("feature statistics are not finite; at least two images and finite pixels are needed")
+    if torch.equal(mean1, mean2) and torch.equal(cov1, cov2):
+        return 0.0
+    values, vectors = torch.linalg.eigh(cov1)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    trace_root = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
+    distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root
+    return max(float(distance), 0.0)
+
+
+def inception_style_score(
+    logits: np.ndarray | Tensor, splits: int, permutation_seed: int | None = None
+) -> tuple[float, float]:
+    """exp of the mean KL divergence from each image's class distribution to that of its split: mean and std (ddof 0).
+
+    logits: [N, n_classes]. Rows are permuted by numpy's RandomState(permutation_seed) first, so that the order of the
+    images does not matter beyond that fixed permutation; None keeps the order. Split i holds rows floor(i N / splits)
+    to floor((i + 1) N / splits). With an Inception network's logits this is the Inception score (Salimans et al.
+    2016). Raises MetricError for fewer images than splits or logits that are not finite.
+    """
+    logits = torch.as_tensor(logits).to(torch.float64).cpu()
+    n = len(logits)
+    if n < splits:
+        raise MetricError(f"{n} images cannot be split into {splits} parts; lower quality.score_splits")
+    if not bool(torch.isfinite(logits).all()):
+        raise MetricError("class logits are not finite")
+    if permutation_seed is not None:
+        logits = logits[torch.from_numpy(np.random.RandomState(permutation_seed).permutation(n))]
+    log_p = logits.log_softmax(dim=1)
+    scores = []
+    for i in range(splits):
+        part = log_p[i * n // splits : (i + 1) * n // splits]
+        p = part.exp()
+        # p log p is 0 at p = 0, but log p is -inf there
+        log_marginal = p.mean(0).log()
+        terms = torch.where(p > 0, p * (part - log_marginal), torch.zeros_like(p))
+        scores.append(terms.sum(1).mean().exp())
+    scores = torch.stack(scores)
+    return float(scores.mean()), float(scores.std(correction=0))
+
+
+def accuracy_and_loss(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Share of correct classes, in [0, 1], and the mean cross-entropy in nats, of logits [N, n_classes]."""
+    logits = logits.to(torch.float64)
+    if not bool(torch.isfinite(logits).all()):
+        raise MetricError("class logits are not finite")
+    correct = (logits.argmax(1) == labels).double().mean()
+    return float(correct), float(torch.nn.functional.cross_entropy(logits, labels))

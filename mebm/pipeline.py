@@ -1,0 +1,86 @@
+"""The graph of dvc.yaml with its templates filled in, for Snakemake and for the tests."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from mebm.errors import ParamsError
+from mebm.params import Params
+
+PARAMS_STAGE = "params"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: `address` is DVC's name for it (train@mebm_mnist), `deps` and `outs` are paths."""
+
+    address: str
+    stage: str
+    name: str
+    cmd: str
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+class Graph:
+    """Jobs of the suite in use, from dvc.yaml and a checked parameter file.
+
+    Understands the part of dvc.yaml that this project uses: `foreach` over data sets, runs or the suite's name, the
+    templates ${key}, ${item} and ${item.dataset}, and deps, outs and metrics. Raises ParamsError for anything else.
+    """
+
+    def __init__(self, path: str | Path, params: Params):
+        text = Path(path).read_text(encoding="utf-8")
+        self._entries = {
+            "${suite.datasets}": {name: {} for name in params.datasets},
+            "${suite.runs}": {name: {"item.dataset": run["dataset"]} for name, run in params.runs.items()},
+            ("${suite.name}",): {params.suite: {"item": params.suite}},
+        }
+        self.jobs: dict[str, Job] = {}
+        for stage, definition in yaml.safe_load(text)["stages"].items():
+            if "foreach" not in definition:
+                self._add(stage, stage, "", definition, {})
+                continue
+            over = definition["foreach"]
+            for name, values in self._entries[tuple(over) if isinstance(over, list) else over].items():
+                self._add(f"{stage}@{name}", stage, name, definition["do"], {"key": name, **values})
+
+    def of(self, stage: str) -> list[Job]:
+        """The jobs of a stage."""
+        return [job for job in self.jobs.values() if job.stage == stage]
+
+    def inputs(self, stage: str, name: str = "") -> list[str]:
+        """Dependencies of a job as files: a folder stands for every output of the graph inside it."""
+        files = []
+        for dep in self.jobs[f"{stage}@{name}" if name else stage].deps:
+            inside = [out for job in self.jobs.values() for out in job.outs if out.startswith(f"{dep}/")]
+            files += inside or [dep]
+        return files
+
+    def patterns(self, stage: str) -> list[str]:
+        """Outputs of a stage with the job's name as the wildcard {name}."""
+        job = self.of(stage)[0]
+        return [re.sub(rf"(?<=[/]){re.escape(job.name)}(?=[/.])", "{name}", out) for out in job.outs]
+
+    def _add(self, address: str, stage: str, name: str, definition: dict, values: dict[str, str]) -> None:
+        def fill(template: str) -> str:
+            for key, value in values.items():
+                template = template.replace(f"${{{key}}}", value)
+            if "${" in template:
+                raise ParamsError(f"dvc.yaml: stages.{stage}: {template!r} holds a template that is not understood")
+            return template
+
+        def paths(kind: str) -> tuple[str, ...]:
+            entries = definition.get(kind, [])
+            return tuple(fill(next(iter(entry)) if isinstance(entry, dict) else entry) for entry in entries)
+
+        self.jobs[address] = Job(
+            address,
+            stage,
+            name,
+            fill(" ".join(definition["cmd"].split())),
+            paths("deps"),
+            paths("outs") + paths("metrics"),
+        )

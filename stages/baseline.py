@@ -1,0 +1,50 @@
+"""Score what a run is compared with: draws of the initial distribution, and held-out real images (the floor)."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from mebm.data import load_images, unit_to_bytes
+from mebm.files import sha256, write_json
+from mebm.gaussian import load_init
+from mebm.images import save_grid
+from mebm.quality import QualityMeter
+from mebm.seeds import generator_for
+from stages import cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("baseline", __doc__)
+    parser.add_argument("--test", type=Path, required=True, help="archive of held-out images")
+    parser.add_argument("--gaussian", type=Path, required=True, help="statistics of the initial distribution")
+    parser.add_argument("--features", type=Path, required=True, help="feature network")
+    parser.add_argument("--reference", type=Path, required=True, help="feature statistics of the training images")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    device = cli.device_for(settings.compute)
+    meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
+    test = load_images(args.test, meter.shape)
+    init = load_init("gaussian", args.gaussian, test.shape)
+    n, seed = settings.baseline.n_images, settings.baseline.seed
+    draws = unit_to_bytes(init.to("cpu").sample(n, generator_for("baseline draws", seed)))
+    order = torch.randperm(len(test), generator=generator_for("held-out images", seed))[:n]
+    plots, quality = settings.plots, settings.quality
+    for name, source, images in (
+        ("initial", args.gaussian, draws),
+        ("heldout", args.test, test.images[order]),
+    ):
+        record = meter.measure(images, quality.score_splits, quality.permutation_seed)
+        write_json(
+            args.out / f"{name}.json",
+            {**record, "seed": seed, "source_sha256": sha256(source), "versions": cli.versions()},
+        )
+        save_grid(args.out / f"{name}.png", images[: plots.grid_columns * plots.grid_rows], plots.grid_columns)
+        cli.log.info("%s, %s: fcd %.3f", settings.name, name, record["fcd"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What every stage's command line shares: arguments, log, progress, and errors that end in one line."""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+from mebm import params
+from mebm.errors import MebmError, ParamsError
+
+KINDS = {"dataset": params.DATASET_STAGES, "run": params.RUN_STAGES, "suite": params.SUITE_STAGES}
+log = logging.getLogger("mebm")
+
+
+def parser(stage: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the name option of the stage (--dataset, --run or --suite), --params and --logs."""
+    kind = next(kind for kind, stages in KINDS.items() if stage in stages)
+    result = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description, allow_abbrev=False)
+    result.set_defaults(stage=stage)
+    result.add_argument(f"--{kind}", dest="name", required=True, metavar="NAME", help=f"name of the {kind} in --params")
+    result.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
+    result.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the log file (%(default)s)")
+    return result
+
+
+def execute(
+    arguments: argparse.ArgumentParser,
+    argv: list[str] | None,
+    work: Callable[[argparse.Namespace, SimpleNamespace], None],
+) -> int:
+    """Parse, check the whole parameter file, and call work(args, settings). Returns the exit status.
+
+    0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. Anything that is not
+    an error of the project's own keeps its traceback, except running out of memory or a failing disk.
+    """
+    args = arguments.parse_args(argv)
+    try:
+        settings = params.load(args.params).resolve(args.stage, args.name)
+        _open_log(args.logs / f"{args.stage}.{args.name}.log")
+        log.info("%s %s: start", args.stage, args.name)
+        work(args, settings)
+        log.info("%s %s: done", args.stage, args.name)
+        return 0
+    except ParamsError as error:
+        return _fail(error, 2)
+    except MebmError as error:
+        return _fail(error, 1)
+    except MemoryError:
+        return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+    except OSError as error:
+        return _fail(f"{error.filename or args.stage}: {error.strerror or error}", 1)
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+
+
+def device_for(compute: params.Compute):
+    """The torch device that `compute` asks for, with its threads set. Raises ParamsError where there is none."""
+    import torch
+
+    torch.set_num_threads(compute.cpu_threads)
+    has_cuda = torch.cuda.is_available()
+    if compute.device.startswith("cuda") and not has_cuda:
+        raise ParamsError(f"compute.device is {compute.device}, but there is no CUDA device; set it to auto or cpu")
+    if compute.device == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    return torch.device(compute.device)
+
+
+def progress(label: str) -> Callable[[int, int, str], None]:
+    """A function (done, total, text) that shows progress: a bar on a terminal, and a log line at each tenth."""
+    from tqdm import tqdm
+
+    start, tenth = time.monotonic(), -1
+    bar = tqdm(desc=label, unit="it", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+    def show(done: int, total: int, text: str) -> None:
+        nonlocal tenth
+        if not bar.disable:
+            bar.total = total
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(done - bar.n)
+        if 10 * done // total > tenth:
+            tenth = 10 * done // total
+            elapsed = time.monotonic() - start
+            values = (label, done, total, done / elapsed, elapsed / done * (total - done), text)
+            write = log.info if bar.disable else _file_only
+            write("%s: %d/%d, %.2f it/s, %.0f s left, %s", *values)
+        if done >= total:
+            bar.close()
+
+    return show
+
+
+def _file_only(message: str, *values: object) -> None:
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, message, values, None)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _open_log(path: Path) -> None:
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    log.setLevel(logging.INFO)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(path, mode="w", encoding="utf-8")):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        log.addHandler(handler)
+
+
+def _fail(error: object, status: int) -> int:
+    line = re.sub(r"\s+", " ", str(error)).strip()
+    print(f"error: {line}", file=sys.stderr)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.stream.write(f"error: {line}\n")
+            handler.flush()
+    return status
+
+
+def versions() -> dict[str, str]:
+    """Versions that a metric depends on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "numpy")}
+
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA sums in an order of its own

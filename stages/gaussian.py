@@ -1,0 +1,38 @@
+"""Fit the Gaussian initial distribution to the training images: gaussian.npz."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mebm.data import load_images
+from mebm.files import sha256, write_npz
+from mebm.gaussian import GaussianInit, fit_gaussian
+from stages import cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("gaussian", __doc__)
+    parser.add_argument("--train", type=Path, required=True, help="archive of training images")
+    parser.add_argument("--out", type=Path, required=True, help="archive to write")
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    data = load_images(args.train)
+    mean, cov = fit_gaussian(data.images.to(cli.device_for(settings.compute)))
+    mean, cov, ridge = mean.cpu(), cov.cpu(), settings.gaussian.ridge
+    GaussianInit.from_moments(mean, cov, data.shape, ridge)  # refuse here what no run could draw from
+    write_npz(
+        args.out,
+        mean=mean.numpy(),
+        cov=cov.numpy(),
+        ridge=np.float64(ridge),
+        count=np.int64(len(data)),
+        source_sha256=np.array(sha256(args.train)),
+    )
+    cli.log.info("%s: %d dimensions from %d images", settings.name, len(mean), len(data))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Print the tables of the suite in use and say where its pictures are. Reads only what the pipeline made."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mebm import params
+from mebm.errors import MebmError
+from mebm.files import require
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stages.show", description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        settings = params.load(args.params)
+        table = require(args.results / "tables" / f"{settings.suite}.md")
+        print(f"\n{table.read_text(encoding='utf-8')}")
+    except MebmError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"Table:    {table} (also .csv and .tex)")
+    for run in settings.runs:
+        folder = args.results / run
+        print(f"{run}:  samples {folder}/sample/grid.png, curves {folder}/curves.png, training {folder}/train/grids/")
+    for dataset in settings.datasets:
+        folder = args.results / "baseline" / dataset
+        print(f"{dataset}:  initial draws {folder}/initial.png, held-out images {folder}/heldout.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

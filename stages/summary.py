@@ -1,0 +1,24 @@
+"""Condense a run's metric files into the few numbers that tables and `dvc metrics` show: results/summary/<run>.json."""
+
+import sys
+from pathlib import Path
+
+from mebm.files import read_json, write_json
+from mebm.tables import summarise
+from stages import cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("summary", __doc__)
+    parser.add_argument("--quality", type=Path, required=True, help="quality.json of the run")
+    parser.add_argument("--accuracy", type=Path, required=True, help="accuracy.json of the run")
+    parser.add_argument("--out", type=Path, required=True, help="record to write")
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    write_json(args.out, summarise(read_json(args.quality), read_json(args.accuracy)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
