@@ -1,0 +1,275 @@
+"""Snakefile, dvc.yaml and the code agree on the graph; both engines do the same work once."""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mebm import params
+from mebm.pipeline import Graph
+
+ROOT = Path(__file__).parent.parent
+# Imported by stages, but without influence on a number: resolved values are a dependency, and the others carry files
+# and messages.
+PLUMBING = {"mebm/params.py", "mebm/errors.py", "mebm/files.py", "stages/cli.py"}
+TRACKED = ("mebm", "stages", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return Graph(ROOT / "dvc.yaml", params.load(ROOT / "params.yaml"))
+
+
+def imported_files(file: str) -> set[str]:
+    """Files of the project that `file` imports, directly or through others."""
+    found: set[str] = set()
+    queue = [file]
+    while queue:
+        tree = ast.parse((ROOT / queue.pop()).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            else:
+                continue
+            for module in modules:
+                path = f"{module.replace('.', '/')}.py"
+                if module.split(".")[0] in ("mebm", "stages") and (ROOT / path).is_file() and path not in found:
+                    found.add(path)
+                    queue.append(path)
+    return found
+
+
+def test_stages_depend_on_exactly_the_modules_they_import(graph):
+    for job in graph.jobs.values():
+        if job.stage == "params":
+            continue
+        script = f"stages/{job.stage}.py"
+        code = {dep for dep in job.deps if dep.endswith(".py")}
+        assert code == ({script} | imported_files(script)) - PLUMBING, job.address
+
+
+def test_stages_depend_on_their_resolved_parameters(graph):
+    settings = params.load(ROOT / "params.yaml")
+    files = {f"results/params/{stage}.{name}.yaml" for stage, name in settings.jobs()}
+    used = {dep for job in graph.jobs.values() for dep in job.deps if dep.startswith("results/params/")}
+    assert used == files
+    assert {(job.stage, job.name) for job in graph.jobs.values()} == {*settings.jobs(), ("params", "")}
+
+
+def test_only_training_code_retrains(graph):
+    deps = graph.jobs["train@mebm_mnist"].deps
+    assert not {"mebm/plots.py", "mebm/tables.py", "mebm/metrics.py", "mebm/generation.py"} & set(deps)
+
+
+def test_commands_name_their_inputs_and_outputs(graph):
+    for job in graph.jobs.values():
+        data_in = [dep for dep in job.deps if not dep.endswith((".py", ".yaml"))]
+        words = job.cmd.split()
+        for path in data_in:
+            assert path in words, (job.address, path)
+        for out in job.outs:
+            assert any(out == word or out.startswith(f"{word}/") for word in words), (job.address, out)
+
+
+@pytest.fixture
+def project(tmp_path) -> Callable[[str], Path]:
+    """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters, as a git repo."""
+    from smoke import smoke_params
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for entry in (*TRACKED, "Snakefile"):
+            source, target = ROOT / entry, folder / entry
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        write_params(folder, smoke_params())
+        run(folder, "git", "init", "--quiet")
+        return folder
+
+    return make
+
+
+def write_params(folder: Path, content: dict) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def run(folder: Path, *command: str, status: int = 0) -> str:
+    """Run a command of this environment in a folder; returns stdout and stderr, checks the exit status."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT", "PYTHONPATH"))}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**env, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def planned(folder: Path) -> set[str]:
+    """Jobs that `snakemake -n` would run, by DVC's names, without `all`."""
+    text = run(folder, "snakemake", "-n", "--quiet", "host")
+    blocks = re.findall(r"^rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
+    names = set()
+    for rule, body in blocks:
+        name = re.search(r"wildcards: name=(\w+)", body)
+        names.add(f"{rule}@{name[1]}" if name else rule)
+    return names - {"all"}
+
+
+def stale(folder: Path) -> set[str]:
+    """Stages that `dvc status` reports, by name."""
+    return set(json.loads(run(folder, "dvc", "status", "--json") or "{}"))
+
+
+def test_both_engines_describe_the_same_graph(project):
+    folder = project("graph")
+    graph = Graph(folder / "dvc.yaml", params.load(folder / "params.yaml"))
+    script = (
+        "import json; from dvc.repo import Repo\n"
+        "print(json.dumps({s.addressing: [s.cmd, [d.def_path for d in s.deps if not d.stage.is_callback], "
+        "[o.def_path for o in s.outs]] for s in Repo('.').index.stages}))"
+    )
+    dvc = json.loads(run(folder, sys.executable, "-c", script).splitlines()[-1])
+    assert set(dvc) == set(graph.jobs)
+    for address, (cmd, deps, outs) in dvc.items():
+        job = graph.jobs[address]
+        assert (cmd, set(deps), set(outs)) == (job.cmd, set(job.deps), set(job.outs)), address
+
+    text = run(folder, "snakemake", "-n", "--quiet", "host", "--printshellcmds")
+    blocks = dict(re.findall(r"^rule \w+:\n((?:    .*\n)+).*?--single-item (\S+)$", text, re.MULTILINE))
+    assert {address for address in blocks.values()} == set(graph.jobs)
+    for body, address in blocks.items():
+        job = graph.jobs[address]
+        listed = {kind: set(re.search(rf"    {kind}: (.*)", body)[1].split(", ")) for kind in ("input", "output")}
+        assert listed["input"] == set(graph.inputs(job.stage, job.name)), address
+        expected = {"results/params/all.yaml"} if job.stage == "params" else set(job.outs)
+        assert listed["output"] == expected, address
+
+
+def test_a_bad_key_stops_both_engines_before_any_work(project):
+    folder = project("bad")
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["suite"]["runs"]["mjem"]["train"]["n_stepz"] = 5
+    write_params(folder, content)
+    for command in (("snakemake", "-n"), ("snakemake",), ("dvc", "repro")):
+        text = run(folder, *command, status=255 if command[0] == "dvc" else 1)
+        assert "runs.mjem.train.n_stepz: unknown key" in text, command
+        assert "Traceback" not in text, command
+    assert not (folder / "data").exists()
+    assert not (folder / "results").exists() or not any((folder / "results").rglob("*.npz"))
+
+
+def test_git_holds_no_result_that_could_pass_for_done():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    held = run(ROOT, "git", "ls-files", "data", "results", "logs", "dvc.lock").split()
+    assert set(held) <= {"data/README.md", "results/README.md"}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that the pipeline made."""
+    files = [path for part in ("data", "results") for path in (folder / part).rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name != ".snakemake_timestamp"
+    }
+
+
+@pytest.mark.slow
+def test_whole_chain_under_both_engines(project):
+    one, two = project("snakemake"), project("dvc")
+
+    # a fresh run of each makes every artifact, the same bytes, and then nothing is left to do for either
+    run(one, "snakemake")
+    run(two, "dvc", "repro")
+    made = digests(one)
+    assert made == digests(two)
+    graph = Graph(one / "dvc.yaml", params.load(one / "params.yaml"))
+    assert {out for job in graph.jobs.values() for out in job.outs if Path(out).suffix} <= set(made)
+    for folder in (one, two):
+        assert planned(folder) == set()
+        assert stale(folder) == set()
+    assert "Running stage" not in run(one, "dvc", "repro")
+    run(two, "snakemake")
+    assert digests(one) == digests(two) == made
+    assert "fcd" in run(one, "dvc", "metrics", "show")
+
+    # every artifact is in DVC's lock, and its cache brings it back without a stage being run
+    locked = yaml.safe_load((one / "dvc.lock").read_text())["stages"]
+    assert set(locked) == set(graph.jobs)
+    shutil.rmtree(one / "results" / "mjem")
+    run(one, "dvc", "checkout")
+    assert digests(one) == made
+
+    # one edited parameter re-runs the jobs that read it, the same ones in both engines
+    run(one, "git", "add", "-A")
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    run(one, "git", *identity, "commit", "--quiet", "--message", "first version")
+    content = yaml.safe_load((one / "params.yaml").read_text())
+    content["suite"]["runs"]["mjem"]["train"]["l2_coeff"] = 0.2
+    expected = {f"{stage}@mjem" for stage in ("train", "sample", "quality", "accuracy", "plots", "summary")}
+    for folder, other in ((one, "snakemake"), (two, "dvc")):
+        write_params(folder, content)
+        if other == "snakemake":
+            assert planned(folder) == {"params", "tables@smoke"} | expected
+            run(folder, "snakemake")
+        else:
+            text = run(folder, "dvc", "repro")
+            ran = set(re.findall(r"Running stage '([^']+)'", text))
+            # DVC looks at contents: what comes out as before stops there, so plots or accuracy may be spared
+            assert {"params", "train@mjem", "sample@mjem"} <= ran <= {"params", "tables@smoke"} | expected
+        assert planned(folder) == set()
+        assert stale(folder) == set()
+    assert digests(one) == digests(two) != made
+
+    # versions compare
+    assert "l2_coeff" in run(one, "dvc", "params", "diff", "HEAD")
+    assert "fcd" in run(one, "dvc", "metrics", "diff", "HEAD")
+
+    # a parameter of the pictures trains nothing
+    content["plots"]["grid_columns"] = 5
+    write_params(one, content)
+    assert not {job for job in planned(one) if job.startswith(("train", "features"))}
+    # and neither does an edited plotting module
+    content["plots"]["grid_columns"] = 10
+    write_params(one, content)
+    run(one, "snakemake")
+    with open(one / "mebm" / "plots.py", "a") as file:
+        file.write("\n# edited\n")
+    assert planned(one) == {"plots@mebm", "plots@mjem"}
+    assert stale(one) == {"plots@mebm", "plots@mjem"}
+
+
+@pytest.mark.slow
+def test_files_that_came_with_a_checkout_do_not_pass_for_results(project):
+    folder = project("planted")
+    run(folder, "snakemake", "results/tables/smoke.md")
+    true = (folder / "results" / "tables" / "smoke.md").read_text()
+    # the same sources beside a planted lock file, as a clone of a repository that holds one would have
+    clone = project("clone")
+    shutil.copy(folder / "dvc.lock", clone / "dvc.lock")
+    run(clone, "snakemake", "results/tables/smoke.md")
+    assert (clone / "results" / "tables" / "smoke.md").read_text() == true
+    assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()

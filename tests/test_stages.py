@@ -1,0 +1,336 @@
+"""Each command line: exit status, files written, one clear line on bad input, nothing half written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mebm.params import load
+from stages import accuracy, baseline, dataset, features, gaussian, params, plots, quality, reference, sample
+from stages import show, summary, tables, train
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, smoke_params) -> Path:
+    """A folder in which every stage has run once on the smoke parameters, through the stages' own main functions."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    data, run = folder / "data", folder / "results" / "mjem"
+    common = ["--params", str(folder / "params.yaml"), "--logs", str(folder / "logs")]
+    archives = {name: str(data / f"{name}.npz") for name in ("train", "test", "gaussian", "reference")}
+    net = ["--features", str(data / "features.pt")]
+    checkpoint = ["--checkpoint", str(run / "train" / "checkpoint.pt")]
+    of_set, of_run = ["--dataset", "digits", *common], ["--run", "mjem", *common]
+    from_train, to = ["--train", archives["train"]], lambda path: ["--out", str(path)]
+    steps = [
+        (dataset, [*of_set, *to(data)]),
+        (gaussian, [*of_set, *from_train, *to(archives["gaussian"])]),
+        (
+            features,
+            [*of_set, *from_train, "--test", archives["test"], *to(data / "features.pt")]
+            + ["--metrics", str(data / "features.json")],
+        ),
+        (reference, [*of_set, *from_train, *net, *to(archives["reference"])]),
+        (
+            baseline,
+            [*of_set, "--test", archives["test"], "--gaussian", archives["gaussian"], *net]
+            + ["--reference", archives["reference"], *to(folder / "results" / "baseline" / "digits")],
+        ),
+        (train, [*of_run, *from_train, "--gaussian", archives["gaussian"], *to(run / "train")]),
+        (sample, [*of_run, *checkpoint, *to(run / "sample")]),
+        (
+            quality,
+            [*of_run, "--images", str(run / "sample" / "images.npz"), *net, "--reference", archives["reference"]]
+            + ["--manifest", str(run / "sample" / "manifest.json"), *to(run / "quality.json")],
+        ),
+        (accuracy, [*of_run, *checkpoint, "--test", archives["test"], *to(run / "accuracy.json")]),
+        (plots, [*of_run, "--log", str(run / "train" / "log.csv"), *to(run / "curves.png")]),
+    ]
+    for stage, argv in steps:
+        assert stage.main(argv) == 0, stage.__name__
+    return folder
+
+
+@pytest.fixture
+def run_stage(made, capsys):
+    """Run a stage's main with --params and --logs filled in; returns the status and what went to stderr."""
+
+    def run(stage, *argv: str | Path) -> tuple[int, str]:
+        capsys.readouterr()
+        arguments = [*map(str, argv), "--params", str(made / "params.yaml"), "--logs", str(made / "logs")]
+        return stage.main(arguments), capsys.readouterr().err
+
+    return run
+
+
+def error_line(err: str) -> str:
+    """The one line that says what was wrong; anything else on stderr is the log."""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_records_hold_values_and_conditions(made):
+    record = json.loads((made / "results" / "mjem" / "quality.json").read_text())
+    assert record["fcd"] > 0
+    assert record["classifier_score"] >= 1
+    assert record["n_images"] == 100
+    assert record["keep_ratio"] is None
+    assert {"checkpoint_sha256", "images_sha256", "features_sha256", "reference_sha256", "seed", "versions"} <= set(
+        record
+    )
+    assert abs(sum(record["class_shares"]) - 1) < 1e-4
+    accuracy_record = json.loads((made / "results" / "mjem" / "accuracy.json").read_text())
+    assert 0 <= accuracy_record["accuracy"] <= 1
+    assert accuracy_record["n_images"] == 300
+    assert accuracy_record["bn_stats"] == "running"
+
+
+def test_pictures_and_log_are_written(made):
+    run = made / "results" / "mjem"
+    for picture in (run / "sample" / "grid.png", run / "curves.png", run / "train" / "grids" / "epoch_0001.png"):
+        assert picture.read_bytes()[:4] == b"\x89PNG", picture
+    assert "train mjem: done" in (made / "logs" / "train.mjem.log").read_text()
+    header = (run / "train" / "log.csv").read_text().splitlines()[0]
+    assert header.startswith("iteration,epoch,lr,energy_pos,energy_neg,energy_gap")
+
+
+def test_training_twice_gives_equal_bytes(made, run_stage, tmp_path):
+    status, _ = run_stage(
+        train,
+        *("--run", "mjem", "--train", made / "data" / "train.npz"),
+        *("--gaussian", made / "data" / "gaussian.npz", "--out", tmp_path),
+    )
+    assert status == 0
+    first = made / "results" / "mjem" / "train"
+    for name in ("checkpoint.pt", "log.csv", "grids/epoch_0001.png"):
+        assert (tmp_path / name).read_bytes() == (first / name).read_bytes(), name
+
+
+def test_missing_stage_input(run_stage, tmp_path):
+    status, err = run_stage(
+        gaussian, "--dataset", "digits", "--train", tmp_path / "no.npz", "--out", tmp_path / "g.npz"
+    )
+    assert status == 1
+    assert "no.npz: no such file" in error_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_checkpoint(made, run_stage, tmp_path):
+    whole = (made / "results" / "mjem" / "train" / "checkpoint.pt").read_bytes()
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(whole[: len(whole) // 2])
+    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out")
+    assert status == 1
+    assert "cut.pt: is not a readable checkpoint" in error_line(err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_that_is_a_pickle_is_not_executed(made, run_stage, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
+    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", tmp_path / "bomb.pt", "--out", tmp_path / "out")
+    assert status == 1
+    assert "bomb.pt" in error_line(err)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((20, 8, 8), np.uint8), "shape [20, 8, 8]"),
+        (np.zeros((20, 1, 8, 6), np.uint8), "shape [20, 1, 8, 6]"),
+        (np.full((20, 1, 8, 8), 3.0, np.float32), "in the range 3 to 3"),
+        (np.full((20, 1, 8, 8), np.nan, np.float32), "with NaN"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "N > 0"),
+    ],
+)
+def test_images_of_the_wrong_shape_range_or_value(run_stage, tmp_path, images, message):
+    np.savez(tmp_path / "train.npz", images=images)
+    out = tmp_path / "g.npz"
+    status, err = run_stage(gaussian, "--dataset", "digits", "--train", tmp_path / "train.npz", "--out", out)
+    assert status == 1
+    assert message in error_line(err)
+    assert not out.exists()
+
+
+def test_images_of_another_size_than_the_network(made, run_stage, tmp_path):
+    np.savez(tmp_path / "test.npz", images=np.zeros((20, 1, 16, 16), np.uint8), labels=np.zeros(20, np.int64))
+    status, err = run_stage(
+        accuracy,
+        *("--run", "mjem", "--checkpoint", made / "results" / "mjem" / "train" / "checkpoint.pt"),
+        *("--test", tmp_path / "test.npz", "--out", tmp_path / "accuracy.json"),
+    )
+    assert status == 1
+    assert "1x16x16" in error_line(err)
+    assert "1x8x8" in error_line(err)
+
+
+def test_covariance_that_is_not_positive_definite(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "gaussian.npz"))
+    arrays["cov"] = -np.eye(64)
+    np.savez(tmp_path / "gaussian.npz", **arrays)
+    status, err = run_stage(
+        train,
+        *("--run", "mjem", "--train", made / "data" / "train.npz"),
+        *("--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
+    )
+    assert status == 1
+    assert "gaussian.npz: the covariance plus the ridge 0.0001 is not positive definite" in error_line(err)
+    assert not (tmp_path / "train").exists()
+
+
+def test_nan_in_the_gaussian(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "gaussian.npz"))
+    arrays["mean"] = np.full(64, np.nan)
+    np.savez(tmp_path / "gaussian.npz", **arrays)
+    status, err = run_stage(
+        train,
+        *("--run", "mjem", "--train", made / "data" / "train.npz"),
+        *("--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
+    )
+    assert status == 1
+    assert "not finite" in error_line(err)
+
+
+def test_unknown_run_name(run_stage, tmp_path):
+    status, err = run_stage(plots, "--run", "nobody", "--log", tmp_path / "log.csv", "--out", tmp_path / "c.png")
+    assert status == 2
+    assert "no entry 'nobody' in runs" in error_line(err)
+    assert "mebm, mjem" in error_line(err)
+
+
+def test_unwritable_results_folder(made, run_stage, tmp_path):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    status, err = run_stage(
+        sample,
+        *("--run", "mjem", "--checkpoint", made / "results" / "mjem" / "train" / "checkpoint.pt"),
+        *("--out", tmp_path / "results" / "sample"),
+    )
+    assert status == 1
+    assert "cannot be written" in error_line(err)
+
+
+def test_selection_by_class_needs_a_classifier(made, smoke_params, tmp_path, capsys):
+    smoke_params["suite"]["runs"]["mebm"]["sample"] = {"keep_ratio": 0.9}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    common = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    data, out = made / "data", tmp_path / "train"
+    argv = ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(out)]
+    assert train.main([*common, *argv]) == 0
+    capsys.readouterr()
+    argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
+    assert sample.main([*common, *argv]) == 2
+    assert "runs.mebm.sample.keep_ratio is 0.9, but the run trained no classifier" in error_line(
+        capsys.readouterr().err
+    )
+
+
+def test_images_and_manifest_must_belong_together(made, run_stage, tmp_path):
+    np.savez(tmp_path / "images.npz", images=np.zeros((20, 1, 8, 8), np.uint8))
+    status, err = run_stage(
+        quality,
+        *("--run", "mjem", "--images", tmp_path / "images.npz"),
+        *("--manifest", made / "results" / "mjem" / "sample" / "manifest.json"),
+        *("--features", made / "data" / "features.pt", "--reference", made / "data" / "reference.npz"),
+        *("--out", tmp_path / "quality.json"),
+    )
+    assert status == 1
+    assert "does not describe" in error_line(err)
+    assert not (tmp_path / "quality.json").exists()
+
+
+def test_divergence_is_a_failure_and_leaves_no_checkpoint(made, smoke_params, tmp_path, capsys):
+    smoke_params["train"] |= {"lr": 1e6, "warmup_iters": 0, "norm": "none"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    data = made / "data"
+    argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    argv += ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(tmp_path / "o")]
+    assert train.main(argv) == 1
+    assert "training diverged by iteration" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "o" / "checkpoint.pt").exists()
+    assert not (tmp_path / "o" / "log.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "n_stepz", 5, "train.n_stepz: unknown key"),
+        ("train", "lr", "fast", "train.lr: is 'fast'"),
+        ("train", "reinit_freq", 1.5, "train.reinit_freq: is 1.5"),
+        ("compute", "device", "tpu", "compute.device: is 'tpu'"),
+    ],
+)
+def test_a_bad_parameter_stops_every_command_line(smoke_params, tmp_path, section, key, value, message):
+    smoke_params[section][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    commands = [
+        ["-m", "stages.params", "--out", "resolved"],
+        ["-m", "stages.dataset", "--dataset", "digits", "--out", "data"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert message in error_line(done.stderr)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
+
+
+def test_unknown_flag_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--run", "mjem", "--trian", "x"])
+    assert stop.value.code == 2
+    assert "required" in capsys.readouterr().err
+
+
+def test_summary_tables_and_show(made, run_stage, capsys):
+    results = made / "results"
+    for name in ("mjem", "mebm"):  # the same records stand in for both runs: only their form matters here
+        status, _ = run_stage(
+            summary,
+            *("--run", name, "--quality", results / "mjem" / "quality.json"),
+            *("--accuracy", results / "mjem" / "accuracy.json", "--out", results / "summary" / f"{name}.json"),
+        )
+        assert status == 0
+    status, _ = run_stage(
+        tables,
+        *("--suite", "smoke", "--summary", results / "summary"),
+        *("--baseline", results / "baseline", "--out", results / "tables"),
+    )
+    assert status == 0
+    markdown = (results / "tables" / "smoke.md").read_text()
+    assert markdown.count("\n| digits |") == 4
+    assert "not FID" in markdown
+    assert "M-JEM" in (results / "tables" / "smoke.csv").read_text()
+    assert r"\toprule" in (results / "tables" / "smoke.tex").read_text()
+    assert show.main(["--params", str(made / "params.yaml"), "--results", str(results)]) == 0
+    shown = capsys.readouterr().out
+    assert "M-EBM" in shown
+    assert "grid.png" in shown
+
+
+def test_resolved_parameters(made, tmp_path):
+    assert params.main(["--params", str(made / "params.yaml"), "--out", str(tmp_path)]) == 0
+    written = {path.name for path in tmp_path.iterdir()}
+    expected = {f"{stage}.{name}.yaml" for stage, name in load(made / "params.yaml").jobs()}
+    assert written == expected | {"all.yaml"}
+    resolved = yaml.safe_load((tmp_path / "train.mjem.yaml").read_text())
+    assert resolved["train"]["pyx_weight"] == 1.0
