@@ -23,7 +23,7 @@ except MebmError as error:
 
 # Training takes the threads that the parameter file fixes; there is one CUDA device unless --resources gpu=N says more.
 THREADS = PARAMS.resolve("train", next(iter(PARAMS.runs))).compute.cpu_threads
-DVC = "dvc --wait-for-lock repro --quiet --single-item "
+DVC = "dvc --wait-for-lock repro --single-item "
 
 
 def needs(stage):
@@ -46,11 +46,14 @@ rule all:
 
 
 rule params:
-    # Reading this file has already written the resolved parameters; the job records them for DVC.
+    # Reading this file has already written the resolved parameters; the job records them for DVC. It takes all cores
+    # to run first and alone, because DVC locks the folder that every other job reads from.
     input:
         GRAPH.inputs("params"),
     output:
         "results/params/all.yaml",
+    threads: workflow.cores or 1
+    priority: 100
     shell:
         DVC + "params"
 

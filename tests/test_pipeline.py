@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import smoke
 import yaml
 
 from mebm import params
@@ -85,7 +86,6 @@ def test_commands_name_their_inputs_and_outputs(graph):
 @pytest.fixture
 def project(tmp_path) -> Callable[[str], Path]:
     """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters, as a git repo."""
-    from smoke import smoke_params
 
     def make(name: str) -> Path:
         folder = tmp_path / name
@@ -97,7 +97,7 @@ def project(tmp_path) -> Callable[[str], Path]:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        write_params(folder, smoke_params())
+        write_params(folder, smoke.smoke_params())
         run(folder, "git", "init", "--quiet")
         return folder
 
@@ -158,7 +158,7 @@ def test_both_engines_describe_the_same_graph(project):
 
     text = run(folder, "snakemake", "-n", "--quiet", "host", "--printshellcmds")
     blocks = dict(re.findall(r"^rule \w+:\n((?:    .*\n)+).*?--single-item (\S+)$", text, re.MULTILINE))
-    assert {address for address in blocks.values()} == set(graph.jobs)
+    assert set(blocks.values()) == set(graph.jobs)
     for body, address in blocks.items():
         job = graph.jobs[address]
         listed = {kind: set(re.search(rf"    {kind}: (.*)", body)[1].split(", ")) for kind in ("input", "output")}

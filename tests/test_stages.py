@@ -8,21 +8,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import smoke
 import torch
 import yaml
 
 from mebm.params import load
-from stages import accuracy, baseline, dataset, features, gaussian, params, plots, quality, reference, sample
-from stages import show, summary, tables, train
+from stages import (
+    accuracy,
+    baseline,
+    dataset,
+    features,
+    gaussian,
+    params,
+    plots,
+    quality,
+    reference,
+    sample,
+    show,
+    summary,
+    tables,
+    train,
+)
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, smoke_params) -> Path:
+def made(tmp_path_factory) -> Path:
     """A folder in which every stage has run once on the smoke parameters, through the stages' own main functions."""
     folder = tmp_path_factory.mktemp("made")
-    (folder / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
     data, run = folder / "data", folder / "results" / "mjem"
     common = ["--params", str(folder / "params.yaml"), "--logs", str(folder / "logs")]
     archives = {name: str(data / f"{name}.npz") for name in ("train", "test", "gaussian", "reference")}
@@ -35,21 +50,28 @@ def made(tmp_path_factory, smoke_params) -> Path:
         (gaussian, [*of_set, *from_train, *to(archives["gaussian"])]),
         (
             features,
-            [*of_set, *from_train, "--test", archives["test"], *to(data / "features.pt")]
-            + ["--metrics", str(data / "features.json")],
+            [
+                *(*of_set, *from_train, "--test", archives["test"]),
+                *("--metrics", str(data / "features.json"), *to(data / "features.pt")),
+            ],
         ),
         (reference, [*of_set, *from_train, *net, *to(archives["reference"])]),
         (
             baseline,
-            [*of_set, "--test", archives["test"], "--gaussian", archives["gaussian"], *net]
-            + ["--reference", archives["reference"], *to(folder / "results" / "baseline" / "digits")],
+            [
+                *(*of_set, "--test", archives["test"], "--gaussian", archives["gaussian"], *net),
+                *("--reference", archives["reference"], *to(folder / "results" / "baseline" / "digits")),
+            ],
         ),
         (train, [*of_run, *from_train, "--gaussian", archives["gaussian"], *to(run / "train")]),
         (sample, [*of_run, *checkpoint, *to(run / "sample")]),
         (
             quality,
-            [*of_run, "--images", str(run / "sample" / "images.npz"), *net, "--reference", archives["reference"]]
-            + ["--manifest", str(run / "sample" / "manifest.json"), *to(run / "quality.json")],
+            [
+                *(*of_run, "--images", str(run / "sample" / "images.npz"), *net),
+                *("--reference", archives["reference"], *to(run / "quality.json")),
+                *("--manifest", str(run / "sample" / "manifest.json")),
+            ],
         ),
         (accuracy, [*of_run, *checkpoint, "--test", archives["test"], *to(run / "accuracy.json")]),
         (plots, [*of_run, "--log", str(run / "train" / "log.csv"), *to(run / "curves.png")]),

@@ -1,0 +1,41 @@
+"""Options, fixtures and the rule for GPU tests."""
+
+from pathlib import Path
+
+import pytest
+import smoke
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--oracle",
+        type=Path,
+        default=Path(__file__).parent / "oracle",
+        metavar="DIR",
+        help="folder of known-good values in the format of tests/oracle (default)",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fixed_threads() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def oracle_dir(pytestconfig: pytest.Config) -> Path:
+    """The folder given by --oracle."""
+    return pytestconfig.getoption("oracle")
+
+
+@pytest.fixture
+def smoke_params() -> dict:
+    """A fresh copy of the smoke parameters."""
+    return smoke.smoke_params()

@@ -1,0 +1,177 @@
+"""The loop: what one step does, what the options change, and what must not change anything."""
+
+import pytest
+import torch
+from smoke import smoke_params
+
+from mebm.data import ImageSet
+from mebm.datasets import prepare
+from mebm.errors import DataError, Diverged
+from mebm.gaussian import GaussianInit as Gaussian
+from mebm.gaussian import UniformInit, fit_gaussian
+from mebm.params import Dataset, Train
+from mebm.training import LOG_COLUMNS, iterations_per_epoch, loss_terms, lr_at, make_optimiser, train_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    images, labels = prepare(Dataset(**smoke_params()["dataset"]))[0]["train"]
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+@pytest.fixture(scope="module")
+def init(digits) -> Gaussian:
+    return Gaussian.from_moments(*fit_gaussian(digits.images), digits.shape, 1e-4)
+
+
+def settings(**changes) -> Train:
+    return Train(**{**smoke_params()["train"], **changes})
+
+
+def train(digits, init, **changes) -> tuple:
+    """Train on the digits; returns what train_model does and the rows of the log."""
+    rows: list[dict] = []
+    trained = train_model(settings(**changes), digits, init, CPU, lambda row, _: rows.append(row), lambda *_: None)
+    return trained, rows
+
+
+def weights(trained) -> dict:
+    return trained.model.state_dict()
+
+
+def test_training_lowers_the_energy_of_data_and_moves_the_chains(digits, init):
+    trained, rows = train(digits, init, epochs=3)
+    assert set(rows[0]) == set(LOG_COLUMNS)
+    assert rows[-1]["iteration"] + 1 == trained.iterations == 3 * (len(digits) // 128)
+    assert min(row["energy_gap"] for row in rows) < 0
+    assert trained.buffer.images.abs().max() <= 1
+    assert rows[-1]["x_neg_min"] >= -1
+
+
+def test_logging_and_pictures_change_no_number(digits, init):
+    one, _ = train(digits, init, log_every=3, grid_every=1, pyx_weight=1.0)
+    two, _ = train(digits, init, log_every=50, grid_every=7, pyx_weight=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
+    assert torch.equal(one.buffer.images, two.buffer.images)
+
+
+def test_seed_decides(digits, init):
+    one, _ = train(digits, init)
+    same, _ = train(digits, init)
+    other, _ = train(digits, init, seed=1)
+    assert torch.equal(one.buffer.images, same.buffer.images)
+    assert not torch.equal(one.buffer.images, other.buffer.images)
+
+
+def test_global_random_state_is_left_alone(digits, init):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(digits, init)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_classifier_alone_learns(digits, init):
+    changes = {"px_weight": 0.0, "pyx_weight": 1.0, "epochs": 4, "warmup_iters": 0, "lr": 0.05}
+    _, rows = train(digits, init, **changes)
+    assert rows[-1]["cross_entropy"] < 0.5 * rows[0]["cross_entropy"]
+    assert all(row["energy_pos"] == 0 for row in rows)
+
+
+def test_without_labels(digits, init):
+    plain = ImageSet(digits.images, None)
+    trained, _ = train(plain, init)
+    assert trained.iterations == len(digits) // 64
+    with pytest.raises(DataError, match="no labels"):
+        train(plain, init, pyx_weight=1.0)
+
+
+def test_the_class_head_of_an_unconditional_run_stays_as_initialised(digits, init):
+    short, _ = train(digits, init)
+    long, _ = train(digits, init, epochs=2)
+    assert torch.equal(short.model.class_head.weight, long.model.class_head.weight)
+    assert not torch.equal(short.model.energy_head.weight, long.model.energy_head.weight)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"head": "logsumexp"}, {"norm": "layer"}, {"norm": "actnorm"}, {"optimiser": "adam"}]
+)
+def test_variants_train(digits, init, changes):
+    rate = {"lr": 0.02 if "norm" in changes else 1e-3} if changes.keys() & {"optimiser", "norm"} else {}
+    trained, rows = train(digits, init, pyx_weight=1.0, **changes, **rate)
+    assert all(torch.isfinite(value).all() for value in weights(trained).values() if isinstance(value, torch.Tensor))
+    assert rows[-1]["cross_entropy"] < rows[0]["cross_entropy"]
+
+
+def test_uniform_start(digits):
+    trained, _ = train(digits, UniformInit(digits.shape), n_steps=0)
+    assert trained.buffer.images.std() == pytest.approx(3**-0.5, abs=0.02)
+
+
+@pytest.mark.slow
+def test_compiled_training_agrees_with_eager(digits, init):
+    """Same numbers up to the order of sums: the losses of 11 iterations agree to 1e-3."""
+    _, eager = train(digits, init, pyx_weight=1.0, log_every=1)
+    _, compiled = train(digits, init, pyx_weight=1.0, log_every=1, compile=True)
+    for a, b in zip(eager, compiled, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-3, rel=1e-3)
+
+
+def test_bf16_training_keeps_float32_weights_and_learns(digits, init):
+    trained, rows = train(digits, init, pyx_weight=1.0, precision="bf16", epochs=2)
+    assert {p.dtype for p in trained.model.parameters()} == {torch.float32}
+    assert trained.buffer.images.dtype == torch.float32
+    assert rows[-1]["cross_entropy"] < 0.8 * rows[0]["cross_entropy"]
+
+
+@pytest.mark.gpu
+def test_gpu_step_agrees_with_cpu(digits, init):
+    rows: dict[str, list] = {"cpu": [], "cuda": []}
+    for device, log in rows.items():
+        options = settings(pyx_weight=1.0, init="gaussian", noise_std=0.0, reinit_freq=0.0)
+        train_model(
+            options, digits, init, torch.device(device), lambda row, _, log=log: log.append(row), lambda *_: None
+        )
+    assert rows["cuda"][-1]["cross_entropy"] == pytest.approx(rows["cpu"][-1]["cross_entropy"], rel=0.2)
+
+
+def test_divergence_stops(digits, init):
+    with pytest.raises(Diverged, match="diverged by iteration"):
+        train(digits, init, lr=1e6, warmup_iters=0, norm="none")
+
+
+def test_learning_rate():
+    schedule = {"lr": 0.1, "decay_epochs": [2, 4], "decay_factor": 0.2}
+    assert lr_at(0, 0, warmup_iters=1000, **schedule) == 0
+    assert lr_at(1000, 0, warmup_iters=1000, **schedule) == 0.1
+    assert lr_at(0, 0, warmup_iters=0, **schedule) == 0.1
+    assert lr_at(5000, 4, warmup_iters=1000, **schedule) == pytest.approx(0.004)
+    # the release loses a decay inside the warm-up
+    assert lr_at(500, 2, warmup_iters=1000, **schedule) == pytest.approx(0.01)
+
+
+def test_an_epoch_is_one_pass_of_the_labelled_stream():
+    assert iterations_per_epoch(settings(), 50_000, labelled=True) == 390
+    assert iterations_per_epoch(settings(), 30_000, labelled=False) == 468
+    with pytest.raises(DataError, match="fewer than a batch"):
+        iterations_per_epoch(settings(), 100, labelled=True)
+
+
+def test_zero_weights_skip_their_forward_pass(digits):
+    from mebm.energy import build_model
+
+    model = build_model(digits.shape, 10, depth=10, width=1).train()
+    passes = []
+    model.backbone.register_forward_hook(lambda *_: passes.append(1))
+    x, labels = torch.zeros(4, *digits.shape), torch.zeros(4, dtype=torch.long)
+    terms = loss_terms(model, None, None, (x, labels), px_weight=0.0, pyx_weight=1.0, l2_coeff=0.1)
+    assert len(passes) == 1
+    assert torch.equal(terms["loss"], terms["cross_entropy"])
+    terms = loss_terms(model, x, x, (x, labels), px_weight=1.0, pyx_weight=0.0, l2_coeff=0.1)
+    assert len(passes) == 3
+    assert "cross_entropy" not in terms
+    terms["loss"].backward()
+    assert model.class_head.weight.grad is None
+    assert make_optimiser(model, settings()).defaults["momentum"] == 0.9
