@@ -16,13 +16,17 @@ def block_size(image_size: int) -> int:
     """Side of the blocks over whose means the Gaussian is fitted (METHOD: informative initial distribution).
 
     1 below 64 pixels, 2 for 64 to 99, 4 for 100 to 256, 8 up to 512, 16 up to 1024, and 1 above as in the release.
-    Raises DataError where the blocks do not tile the image.
     """
     limits = ((63, 1), (99, 2), (256, 4), (512, 8), (1024, 16))
-    block = next((block for limit, block in limits if image_size <= limit), 1)
+    return next((block for limit, block in limits if image_size <= limit), 1)
+
+
+def _blocks(image_size: int) -> tuple[int, int]:
+    """(block side, blocks along a side). Raises DataError where blocks do not tile the image."""
+    block = block_size(image_size)
     if image_size % block:
         raise DataError(f"images of {image_size} pixels cannot be split into blocks of {block}; resize the data set")
-    return block
+    return block, image_size // block
 
 
 def block_mean(x: Tensor, block: int) -> Tensor:
@@ -73,7 +77,7 @@ def fit_gaussian(images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor
 
     images: uint8 [N, C, H, W]. No augmentation. Never more than `batch_size` images exist as floats.
     """
-    block = block_size(images.shape[-1])
+    block, _ = _blocks(images.shape[-1])
     moments = None
     for batch in images.split(batch_size):
         rows = block_mean(bytes_to_unit(batch, torch.float64), block).flatten(1)
@@ -101,8 +105,7 @@ class GaussianInit:
         definite.
         """
         channels, height, width = shape
-        block = block_size(height)
-        dimension = channels * (height // block) * (width // block)
+        dimension = channels * _blocks(height)[1] ** 2
         if mean.shape != (dimension,) or cov.shape != (dimension, dimension):
             raise DataError(
                 f"Gaussian statistics have shapes {list(mean.shape)} and {list(cov.shape)}, expected [{dimension}] "
@@ -125,10 +128,10 @@ class GaussianInit:
 
     def from_noise(self, z: Tensor) -> Tensor:
         """The draws that belong to standard normal z: [n, D] to [n, C, H, W] in [-1, 1], one matrix product."""
-        channels, height, width = self.shape
-        block = block_size(height)
+        channels, height, _ = self.shape
+        block, side = _blocks(height)
         x = torch.addmm(self.mean, z, self.factor.T).clamp_(-1, 1)
-        return block_repeat(x.view(-1, channels, height // block, width // block), block)
+        return block_repeat(x.view(-1, channels, side, side), block)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws, [n, C, H, W] in [-1, 1], on the device of the statistics and the generator."""

@@ -60,36 +60,49 @@ def make_optimiser(model: EnergyModel, train: Train) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), train.lr, train.momentum, weight_decay=train.weight_decay)
 
 
-def loss_terms(
+def forward_passes(
     model: EnergyModel,
     x_pos: Tensor | None,
-    x_neg: Tensor | None,
+    x_init: Tensor | None,
     labelled: tuple[Tensor, Tensor] | None,
-    *,
-    px_weight: float,
-    pyx_weight: float,
-    l2_coeff: float,
-) -> dict[str, Tensor]:
-    """Terms of L = px_weight (gap + l2_coeff l2) + pyx_weight cross-entropy, and L itself as `loss`.
+    train: Train,
+    noise: torch.Generator | None = None,
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """One iteration's passes: the objective's terms by name, with their weighted sum as `loss`, and the samples x_neg.
 
-    x_pos, x_neg: [B, C, H, W], not used when px_weight is 0. labelled: images [A, C, H, W] and labels [A], not used
-    when pyx_weight is 0. Forward passes run in the order x_pos, x_neg, labelled, separately, because BatchNorm
-    normalises each by its own statistics and updates its running averages in that order. The release only switches
-    the cross-entropy by its weight; with weights 0 and 1 that is the same.
+    L = px_weight (gap + l2_coeff l2) + pyx_weight cross-entropy (METHOD: loss). The release only switches the
+    cross-entropy by its weight; with weights 0 and 1 that is the same. A weight of 0 skips its passes.
+
+    x_pos, x_init: data and chain starts, [B, C, H, W]; labelled: images [A, C, H, W] and labels [A]. Passes run in
+    the order x_pos, SGLD from x_init, x_neg, labelled, each of its own, because BatchNorm normalises each batch by its
+    own statistics and updates its running averages in that order.
     """
+
+    def autocast() -> torch.autocast:
+        # One context a pass: autocast caches cast weights, and those cast while frozen would carry no gradient.
+        device = next(model.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=train.precision == "bf16")
+
     terms: dict[str, Tensor] = {}
-    loss = 0.0
-    if px_weight:
-        terms["energy_pos"] = model.energy(x_pos)
-        terms["energy_neg"] = model.energy(x_neg)
-        terms |= generative_terms(terms["energy_pos"], terms["energy_neg"], l2_coeff)
-        loss = px_weight * terms["loss_px"]
-    if pyx_weight and labelled is not None:
+    x_neg, loss = None, 0.0
+    if train.px_weight:
+        with autocast():
+            terms["energy_pos"] = model.energy(x_pos)
+        with model.frozen_weights(), autocast():
+            x_neg, terms["grad_norm"] = sgld(
+                model.energy, x_init, train.n_steps, train.step_size, train.noise_std, train.grad_bound, noise
+            )
+        with autocast():
+            terms["energy_neg"] = model.energy(x_neg)
+        terms |= generative_terms(terms["energy_pos"], terms["energy_neg"], train.l2_coeff)
+        loss = train.px_weight * terms["loss_px"]
+    if train.pyx_weight:
         x_lab, labels = labelled
-        terms["cross_entropy"] = classification_term(model.logits(x_lab), labels)
-        loss = loss + pyx_weight * terms["cross_entropy"]
+        with autocast():
+            terms["cross_entropy"] = classification_term(model.logits(x_lab), labels)
+        loss = loss + train.pyx_weight * terms["cross_entropy"]
     terms["loss"] = loss
-    return terms
+    return terms, x_neg
 
 
 def train_model(
@@ -142,10 +155,6 @@ def train_model(
     diverged = torch.zeros((), dtype=torch.bool, device=device)
     zero = torch.zeros((), device=device)
 
-    def autocast() -> torch.autocast:
-        # One context a phase: autocast caches cast weights, and those cast while frozen would carry no gradient.
-        return torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16")
-
     interval = 0
     for iteration in range(total):
         epoch = iteration // per_epoch
@@ -159,8 +168,7 @@ def train_model(
         )
 
         # --- draw
-        x_pos = x_neg = labelled = None
-        grad_norm = zero
+        x_pos = x_init = labelled = None
         if train.px_weight:
             x_pos = bytes_to_unit(data.images[plain.next()])
             indices, x_init = buffer.draw(
@@ -171,31 +179,10 @@ def train_model(
             views = augment(data.images[picked], train.augment_pad, train.augment_flip, crop)
             labelled = bytes_to_unit(views), data.labels[picked]
 
-        # --- sample
-        if train.px_weight:
-            with model.frozen_weights(), autocast():
-                x_neg, grad_norm = sgld(
-                    model.energy,
-                    x_init,
-                    train.n_steps,
-                    train.step_size,
-                    train.noise_std,
-                    train.grad_bound,
-                    sgld_noise,
-                )
+        # --- sample, loss
+        terms, x_neg = forward_passes(model, x_pos, x_init, labelled, train, sgld_noise)
+        if x_neg is not None:
             buffer.write(indices, x_neg)
-
-        # --- loss
-        with autocast():
-            terms = loss_terms(
-                model,
-                x_pos,
-                x_neg,
-                labelled,
-                px_weight=train.px_weight,
-                pyx_weight=train.pyx_weight,
-                l2_coeff=train.l2_coeff,
-            )
 
         # --- step
         optimiser.zero_grad(set_to_none=True)
@@ -205,7 +192,6 @@ def train_model(
         optimiser.step()
 
         # --- record
-        terms["grad_norm"] = grad_norm
         totals += torch.stack([terms.get(key, zero).detach().float().mean() for key in RECORDED])
         diverged |= ~(terms["loss"].detach().abs() <= LOSS_LIMIT)  # also true for NaN
         interval += 1

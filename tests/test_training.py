@@ -10,7 +10,7 @@ from mebm.errors import DataError, Diverged
 from mebm.gaussian import GaussianInit as Gaussian
 from mebm.gaussian import UniformInit, fit_gaussian
 from mebm.params import Dataset, Train
-from mebm.training import LOG_COLUMNS, iterations_per_epoch, loss_terms, lr_at, make_optimiser, train_model
+from mebm.training import LOG_COLUMNS, forward_passes, iterations_per_epoch, lr_at, make_optimiser, train_model
 
 CPU = torch.device("cpu")
 
@@ -166,11 +166,12 @@ def test_zero_weights_skip_their_forward_pass(digits):
     passes = []
     model.backbone.register_forward_hook(lambda *_: passes.append(1))
     x, labels = torch.zeros(4, *digits.shape), torch.zeros(4, dtype=torch.long)
-    terms = loss_terms(model, None, None, (x, labels), px_weight=0.0, pyx_weight=1.0, l2_coeff=0.1)
-    assert len(passes) == 1
+    terms, x_neg = forward_passes(model, None, None, (x, labels), settings(px_weight=0.0, pyx_weight=1.0))
+    assert (len(passes), x_neg) == (1, None)
     assert torch.equal(terms["loss"], terms["cross_entropy"])
-    terms = loss_terms(model, x, x, (x, labels), px_weight=1.0, pyx_weight=0.0, l2_coeff=0.1)
-    assert len(passes) == 3
+    terms, x_neg = forward_passes(model, x, x, None, settings(n_steps=2, noise_std=0.0))
+    assert len(passes) == 1 + 4  # data, two steps, samples
+    assert not torch.equal(x_neg, x)
     assert "cross_entropy" not in terms
     terms["loss"].backward()
     assert model.class_head.weight.grad is None
