@@ -84,10 +84,10 @@ def test_commands_name_their_inputs_and_outputs(graph):
 
 
 @pytest.fixture
-def project(tmp_path) -> Callable[[str], Path]:
-    """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters, as a git repo."""
+def project(tmp_path) -> Callable[..., Path]:
+    """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters or other ones."""
 
-    def make(name: str) -> Path:
+    def make(name: str, content: dict | None = None) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         for entry in (*TRACKED, "Snakefile"):
@@ -97,7 +97,7 @@ def project(tmp_path) -> Callable[[str], Path]:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        write_params(folder, smoke.smoke_params())
+        write_params(folder, content or smoke.smoke_params())
         run(folder, "git", "init", "--quiet")
         return folder
 
@@ -273,3 +273,18 @@ def test_files_that_came_with_a_checkout_do_not_pass_for_results(project):
     run(clone, "snakemake", "results/tables/smoke.md")
     assert (clone / "results" / "tables" / "smoke.md").read_text() == true
     assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_figures(project):
+    """The default suite as `make` runs it: what the README promises of it holds."""
+    folder = project("demo", yaml.safe_load((ROOT / "params.yaml").read_text()))
+    run(folder, "snakemake")
+    results = folder / "results"
+    initial = json.loads((results / "baseline" / "mnist" / "initial.json").read_text())
+    for name in ("mebm_mnist", "mjem_mnist"):
+        quality = json.loads((results / name / "quality.json").read_text())
+        assert quality["fcd"] <= initial["fcd"] / 5, name
+        assert quality["n_images"] == 500
+    assert min(quality["class_shares_of_model"]) >= 0.03
+    assert json.loads((results / "mjem_mnist" / "accuracy.json").read_text())["accuracy"] >= 0.97

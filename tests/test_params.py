@@ -1,0 +1,151 @@
+"""The parameter file: closed, typed, ranged, and read as DVC reads it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mebm import params
+from mebm.errors import ParamsError
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write parameters (plain data or text) to a file and return its path."""
+
+    def write(content: dict | str) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def changed(base: dict, keys: str, value: object) -> dict:
+    *path, last = keys.split(".")
+    for key in path:
+        base = base[key]
+    base[last] = value
+    return base
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        ("train.n_stepz", 1, "train.n_stepz: unknown key"),
+        ("trian", {}, "trian: unknown section"),
+        ("train.n_steps", 1.5, "train.n_steps: is 1.5"),
+        ("train.n_steps", "5", "train.n_steps: is '5'"),
+        ("train.compile", 1, "train.compile: is 1"),
+        ("train.lr", float("nan"), "train.lr: is nan"),
+        ("train.lr", 0.0, "train.lr: is 0.0"),
+        ("train.norm", "group", "train.norm: is 'group'"),
+        ("train.decay_epochs", [5, 3], "decay_epochs: is [5, 3]"),
+        ("train.depth", 12, "train.depth: is 12"),
+        ("train.px_weight", 0.0, "px_weight and pyx_weight are both 0"),
+        ("compute.cpu_threads", 0, "compute.cpu_threads: is 0"),
+        ("suite.runs.mebm.train", {"lrr": 1.0}, "runs.mebm.train.lrr: unknown key"),
+        ("suite.runs.mebm.gaussian", {"ridge": 1.0}, "runs.mebm.gaussian: unknown key"),
+        ("suite.runs.mebm.dataset", "cifar", "runs.mebm.dataset: is 'cifar'"),
+        ("suite.runs.mebm.method", "", "runs.mebm.method: is ''"),
+        ("suite.datasets.digits.dataset", {"seed": -1}, "datasets.digits.dataset.seed: is -1"),
+        ("suite.runs", {}, "runs: is {}"),
+        ("train", None, "train: is missing"),
+    ],
+)
+def test_a_bad_value_is_named(write, smoke_params, keys, value, message):
+    changed(smoke_params, keys, value)
+    with pytest.raises(ParamsError) as error:
+        params.load(write(smoke_params))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Upper", "a-b", "a;rm -rf x", "../up", "$(x)", "summary"])
+def test_run_names_are_safe_for_paths_and_shells(write, smoke_params, name):
+    smoke_params["suite"]["runs"][name] = smoke_params["suite"]["runs"].pop("mebm")
+    with pytest.raises(ParamsError, match="name"):
+        params.load(write(smoke_params))
+
+
+def test_a_missing_value_is_named(write, smoke_params):
+    del smoke_params["train"]["lr"]
+    with pytest.raises(ParamsError, match=r"train\.lr: missing"):
+        params.load(write(smoke_params))
+
+
+def test_an_unused_suite_is_checked_too(write, smoke_params):
+    other = {
+        "name": "other",
+        "datasets": {"x": {}},
+        "runs": {"y": {"method": "M", "dataset": "x", "train": {"bad": 1}}},
+    }
+    smoke_params["suites"] = {"other": other}
+    with pytest.raises(ParamsError, match=r"runs\.y\.train\.bad"):
+        params.load(write(smoke_params))
+
+
+def test_scalars_are_those_of_yaml_1_2():
+    text = "{a: 1e-4, b: 1.0e-4, c: no, d: on, e: 010, f: 1:30, g: true, h: ~, i: -3, j: .5, k: 0x10, l: '1'}"
+    ours = yaml.load(text, Loader=params._Core)
+    assert ours == {
+        **{"a": 1e-4, "b": 1e-4, "c": "no", "d": "on", "e": 10, "f": "1:30"},
+        **{"g": True, "h": None, "i": -3, "j": 0.5, "k": 16, "l": "1"},
+    }
+    from ruamel.yaml import YAML  # the reader that DVC uses
+
+    assert YAML(typ="safe", pure=True).load(text) == ours
+
+
+def test_the_project_file_reads_the_same_as_dvc_reads_it():
+    from ruamel.yaml import YAML
+
+    path = Path(__file__).parent.parent / "params.yaml"
+    assert YAML(typ="safe", pure=True).load(path.read_text()) == yaml.load(path.read_text(), Loader=params._Core)
+    assert params.load(path).suite == "demo"
+
+
+def test_a_float_may_be_written_without_a_point(write, smoke_params):
+    text = yaml.safe_dump(smoke_params).replace("ridge: 0.0001", "ridge: 1e-4")
+    assert "1e-4" in text
+    assert params.load(write(text)).resolve("gaussian", "digits").gaussian.ridge == 1e-4
+
+
+def test_duplicate_keys_and_broken_yaml(write, tmp_path):
+    for text, message in (
+        ("train: {lr: 1, lr: 2}", "'lr' occurs twice"),
+        ("train: [", "not valid YAML"),
+        ("", "holds"),
+    ):
+        with pytest.raises(ParamsError, match=message):
+            params.load(write(text))
+    with pytest.raises(ParamsError, match="cannot be read"):
+        params.load(tmp_path / "none.yaml")
+
+
+def test_a_run_overrides_and_inherits(write, smoke_params):
+    loaded = params.load(write(smoke_params))
+    assert loaded.resolve("train", "mjem").train.pyx_weight == 1.0
+    assert loaded.resolve("train", "mebm").train.pyx_weight == 0.0
+    assert loaded.resolve("train", "mjem").train.lr == smoke_params["train"]["lr"]
+    assert loaded.resolve("train", "mjem").dataset_name == "digits"
+    with pytest.raises(ParamsError, match="known: mebm, mjem"):
+        loaded.resolve("train", "other")
+
+
+def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke_params, tmp_path):
+    out = tmp_path / "resolved"
+
+    def times() -> dict[str, int]:
+        params.write_resolved(params.load(write(smoke_params)), out)
+        return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+
+    first = times()
+    assert times() == first
+    smoke_params["suite"]["runs"]["mjem"]["train"]["l2_coeff"] = 0.3
+    second = times()
+    assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml"}
+    smoke_params["train"]["l2_coeff"] = 0.2  # mjem has its own value and does not read this one
+    third = times()
+    assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml"}
+    del smoke_params["suite"]["runs"]["mebm"]
+    assert not [name for name in times() if ".mebm." in name]
