@@ -1,5 +1,8 @@
 """Images in memory: archives, the only conversions between bytes and [-1, 1], and the two training views."""
 
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mebm.errors import DataError
-from mebm.files import read_npz, write_npz
+from mebm.files import read_npz, replacing
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,49 @@ class ImageSet:
         return ImageSet(self.images.to(device), None if self.labels is None else self.labels.to(device))
 
 
+@contextmanager
+def writing_images(
+    path: str | Path, shape: tuple[int, ...], labels: np.ndarray | None
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write an archive of images piece by piece, whole or not at all.
+
+    shape: (N, C, H, W), all the images that will come; labels: int64 [N] or None. Yields a function that appends
+    images, uint8 [n, C, H, W]. The archive is an uncompressed .npz with `images` and `labels`; equal arrays give
+    equal bytes.
+    """
+    left = shape[0]
+
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True) as member:
+
+            def append(images: np.ndarray) -> None:
+                nonlocal left
+                if images.dtype != np.uint8 or images.shape[1:] != tuple(shape[1:]) or len(images) > left:
+                    raise ValueError(f"{images.dtype} {images.shape} do not go into an archive of {shape}")
+                member.write(np.ascontiguousarray(images).tobytes())
+                left -= len(images)
+
+            header = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))}
+            np.lib.format.write_array_header_1_0(member, header)
+            yield append
+            if left:
+                raise ValueError(f"{left} images of {shape[0]} did not come")
+        if labels is not None:
+            with archive.open(zipfile.ZipInfo("labels.npy"), "w") as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(labels, np.int64))
+
+
 def save_images(path: str | Path, images: np.ndarray, labels: np.ndarray | None = None) -> None:
     """Write images (uint8 [N, C, H, W]) and labels (int64 [N]) to an .npz archive."""
-    arrays = {"images": np.ascontiguousarray(images)}
-    if labels is not None:
-        arrays["labels"] = np.ascontiguousarray(labels, dtype=np.int64)
-    write_npz(path, **arrays)
+    with writing_images(path, images.shape, labels) as append:
+        append(images)
 
 
-def load_images(path: str | Path, shape: tuple[int, int, int] | None = None) -> ImageSet:
+def load_images(path: str | Path, shape: tuple[int, int, int] | None = None, allow_empty: bool = False) -> ImageSet:
     """Read an archive written by `save_images`.
 
-    shape: the (C, H, W) that the caller needs, if it matters. Raises DataError for a missing or damaged file, for
+    shape: the (C, H, W) that the caller needs, if it matters. allow_empty: the held-out part of a set that trains on
+    all its images is empty. Raises DataError for a missing or damaged file, for
     images that are not uint8 [N, C, H, W] with N > 0 (NaN is reported as such), for another shape, and for labels
     that are negative, not integers, or of another count.
     """
@@ -64,7 +98,8 @@ def load_images(path: str | Path, shape: tuple[int, int, int] | None = None) -> 
                 " with NaN" if np.isnan(images).any() else f" in the range {images.min():.3g} to {images.max():.3g}"
             )
         raise DataError(f"{path}: images have {found}, expected uint8 (0 to 255); make the archive again from bytes")
-    if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
+    empty = 0 in images.shape[1:] or (len(images) == 0 and not allow_empty)
+    if images.ndim != 4 or empty or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
         raise DataError(
             f"{path}: images have shape {list(images.shape)}, expected [N, C, H, W] with N > 0, C 1 or 3, and H = W"
         )
@@ -76,7 +111,7 @@ def load_images(path: str | Path, shape: tuple[int, int, int] | None = None) -> 
     if labels is not None:
         if labels.shape != images.shape[:1]:
             raise DataError(f"{path}: {labels.shape} labels for {len(images)} images, expected one for each")
-        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        if not np.issubdtype(labels.dtype, np.integer) or (len(labels) and labels.min() < 0):
             raise DataError(f"{path}: labels are {labels.dtype} from {labels.min()}, expected integers from 0")
     return ImageSet(
         torch.from_numpy(images), None if labels is None else torch.from_numpy(labels.astype(np.int64, copy=False))

@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-from mebm.data import save_images
 from mebm.datasets import prepare
-from mebm.files import sha256, write_json
 from stages import cli
 
 
@@ -16,11 +14,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    splits, manifest = prepare(settings.dataset)
-    for name, (images, labels) in splits.items():
-        save_images(args.out / f"{name}.npz", images, labels)
-    manifest["sha256"] = {name: sha256(args.out / f"{name}.npz") for name in splits}
-    write_json(args.out / "manifest.json", {"name": settings.name, **manifest})
+    manifest = prepare(settings.dataset, settings.name, args.out)
     cli.log.info("%s: %s images of %s", settings.name, manifest["counts"], manifest["shape"])
 
 

