@@ -1,31 +1,36 @@
-"""The network in whose features quality is measured, and the statistics of those features.
+"""The networks in whose features quality is measured, and the statistics of those features.
 
-Here it is a small classifier trained on the training split. A distance in its features is called `fcd` (Frechet
-classifier distance) and its score `classifier_score`; FID and Inception score are the same formulas with Inception's
-features, and values of different networks do not compare.
+Either Inception, whose distance is FID and whose score is the Inception score, or a small classifier trained on the
+training split: its distance is called `fcd` (Frechet classifier distance) and its score `classifier_score`. The
+formulas are the same; values of different networks do not compare.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.errors import CheckpointError, DataError
-from mebm.files import replacing, require
+from mebm.files import read_npz, replacing, require
 from mebm.gaussian import StreamingMoments
+from mebm.inception import InceptionFeatures
 from mebm.params import Features
 from mebm.seeds import generator_for
 
-FORMAT = "mebm feature classifier"
-DISTANCE, SCORE = "fcd", "classifier_score"
+FORMAT = "mebm feature network"
 
 
 class FeatureClassifier(nn.Module):
     """Three 3x3 convolutions with BatchNorm and ReLU, the map halved after each while it is larger than 4.
 
-    Images [B, C, H, W] in [-1, 1] to features [B, 2 width] (mean over the last map) and logits [B, n_classes].
+    Images as bytes, uint8 [B, C, H, W], to features [B, 2 width] (mean over the last map) and logits [B, n_classes].
     """
+
+    distance, score, score_std = "fcd", "classifier_score", "classifier_score_std"
+    preprocessing = "classifier"
 
     def __init__(self, channels: int, n_classes: int, width: int):
         super().__init__()
@@ -36,7 +41,8 @@ class FeatureClassifier(nn.Module):
         self.head = nn.Linear(2 * width, n_classes)
         self.n_features = 2 * width
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = bytes_to_unit(images)
         for layer in self.layers:
             x = layer(x)
             if x.shape[-1] > 4:
@@ -61,8 +67,8 @@ def train_classifier(settings: Features, data: ImageSet, device: torch.device) -
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=total)
     for _ in range(total):
         picked = stream.next()
-        x = bytes_to_unit(augment(data.images[picked], settings.augment_pad, settings.augment_flip, crop))
-        loss = nn.functional.cross_entropy(network(x)[1], data.labels[picked])
+        views = augment(data.images[picked], settings.augment_pad, settings.augment_flip, crop)
+        loss = nn.functional.cross_entropy(network(views)[1], data.labels[picked])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -70,47 +76,75 @@ def train_classifier(settings: Features, data: ImageSet, device: torch.device) -
     return network.eval()
 
 
-def save_network(path: str | Path, network: FeatureClassifier, shape: tuple[int, int, int]) -> None:
-    """Write a feature network atomically."""
-    record = {
-        "format": FORMAT,
-        "shape": tuple(shape),
-        "width": network.n_features // 2,
-        "n_classes": network.head.out_features,
-        "model_state_dict": {key: value.cpu() for key, value in network.state_dict().items()},
-    }
+def save_network(path: str | Path, network: FeatureClassifier | InceptionFeatures, weights_sha256: str | None) -> None:
+    """Write a feature network atomically; weights_sha256 is the published file's, for Inception."""
+    if isinstance(network, InceptionFeatures):
+        record = {"network": "inception", "weights_sha256": weights_sha256, "preprocessing": network.preprocessing}
+        weights = network.net
+    else:
+        shape = {"channels": network.layers[0][0].in_channels, "n_classes": network.head.out_features}
+        record = {"network": "classifier", "width": network.n_features // 2, **shape}
+        weights = network
+    record |= {"format": FORMAT, "model_state_dict": {k: v.cpu() for k, v in weights.state_dict().items()}}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(record, file)
 
 
-def load_network(path: str | Path, device: torch.device | str = "cpu") -> tuple[FeatureClassifier, tuple]:
-    """Read a feature network, in evaluation mode on `device`, and the image shape (C, H, W) that it takes."""
+def load_network(path: str | Path, device: torch.device | str = "cpu") -> FeatureClassifier | InceptionFeatures:
+    """Read a feature network, in evaluation mode on `device`."""
     require(path)
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}")
-        network = FeatureClassifier(record["shape"][0], record["n_classes"], record["width"])
-        network.load_state_dict(record["model_state_dict"])
+        if record["network"] == "inception":
+            network = InceptionFeatures(record["model_state_dict"], record["preprocessing"])
+        else:
+            network = FeatureClassifier(record["channels"], record["n_classes"], record["width"])
+            network.load_state_dict(record["model_state_dict"])
     except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
         raise CheckpointError(
             f"{path}: is not a readable feature network ({' '.join(str(error).split())[:120]}); delete it and run the "
             "features stage again"
         ) from error
-    return network.to(device).eval(), tuple(record["shape"])
+    return network.to(device).eval()
 
 
 @torch.no_grad()
-def extract(network: FeatureClassifier, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def extract(
+    network: FeatureClassifier | InceptionFeatures, images: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [D] and covariance [D, D] (N - 1) of the features of images, float64, and their logits [N, n_classes].
 
-    images: uint8 [N, C, H, W]. Features stream: they are not kept. Raises DataError for fewer than two images.
+    images: uint8 [N, C, H, W]. Features stream: they are not kept. Always float32: TensorFloat-32, the default of
+    convolutions on GPUs, moves features in the third digit. Raises DataError for fewer than two images.
     """
     device = next(network.parameters()).device
     moments = StreamingMoments(network.n_features, device)
     logits = []
-    for batch in images.split(batch_size):
-        features, batch_logits = network(bytes_to_unit(batch.to(device)))
-        moments.update(features)
-        logits.append(batch_logits)
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with exact if device.type == "cuda" else nullcontext():
+        for batch in images.split(batch_size):
+            features, batch_logits = network(batch.to(device))
+            moments.update(features)
+            logits.append(batch_logits)
     return moments.mean.cpu(), moments.covariance(ddof=1).cpu(), torch.cat(logits).cpu()
+
+
+def read_statistics(path: str | Path, network: FeatureClassifier | InceptionFeatures) -> tuple[Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] of a reference file, such as pytorch-fid writes, for features of `network`.
+
+    Raises DataError where the file's preprocessing is another than the network's. A file that does not name one comes
+    from pytorch-fid.
+    """
+    arrays = read_npz(path, "mu", "sigma", optional=("preprocessing",))
+    made_with = str(arrays.get("preprocessing", "pytorch_fid"))
+    if made_with != network.preprocessing:
+        raise DataError(
+            f"{path}: holds statistics with the preprocessing {made_with}, but the features use "
+            f"{network.preprocessing}; they do not compare. Change features.preprocessing or reference.file"
+        )
+    mu, sigma = (torch.from_numpy(np.asarray(arrays[key], np.float64)) for key in ("mu", "sigma"))
+    if mu.shape != (network.n_features,) or sigma.shape != (network.n_features,) * 2:
+        raise DataError(f"{path}: holds statistics of {list(mu.shape)} features, expected {network.n_features}")
+    return mu, sigma

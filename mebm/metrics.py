@@ -10,9 +10,11 @@ from mebm.errors import MetricError
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), never negative, exactly 0 for equal statistics.
 
-    means [D], covariances [D, D], symmetric; computed in float64. The trace of the root comes from the eigenvalues of
-    root(cov1) cov2 root(cov1), which is symmetric, so nothing complex arises (Dowson and Landau 1982; Heusel et al.
-    2017). Raises MetricError for shapes that do not fit or values that are not finite.
+    means [D], covariances [D, D], symmetric; computed in float64. With R1, R2 such that cov = R R', the trace is the
+    sum of the singular values of R1' R2 (Dowson and Landau 1982; Heusel et al. 2017). They come from a symmetric
+    eigenvalue problem where both covariances have full rank, which is fastest, and from a singular value
+    decomposition without squaring where not: fewer images than dimensions leave eigenvalues at rounding level, whose
+    roots would otherwise count. Raises MetricError for shapes that do not fit or values that are not finite.
     """
     mean1, cov1, mean2, cov2 = (torch.as_tensor(a, dtype=torch.float64).cpu() for a in (mean1, cov1, mean2, cov2))
     if mean1.shape != mean2.shape or cov1.shape != cov2.shape or cov1.shape != (len(mean1),) * 2:
@@ -24,11 +26,20 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
         raise MetricError("feature statistics are not finite; at least two images and finite pixels are needed")
     if torch.equal(mean1, mean2) and torch.equal(cov1, cov2):
         return 0.0
-    values, vectors = torch.linalg.eigh(cov1)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    trace_root = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
+    product = _root(cov1).T @ _root(cov2)
+    if product.shape == cov1.shape:
+        trace_root = torch.linalg.eigvalsh(product @ product.T).clamp(min=0).sqrt().sum()
+    else:
+        trace_root = torch.linalg.svdvals(product).sum()
     distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root
     return max(float(distance), 0.0)
+
+
+def _root(cov: Tensor) -> Tensor:
+    """R [D, rank] with R R' = cov, without the directions whose variance is rounding error."""
+    values, vectors = torch.linalg.eigh(cov)
+    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    return vectors[:, kept] * values[kept].sqrt()
 
 
 def inception_style_score(

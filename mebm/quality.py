@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mebm.errors import DataError
-from mebm.features import DISTANCE, SCORE, extract, load_network
+from mebm.features import extract, load_network
 from mebm.files import read_npz, sha256
 from mebm.metrics import frechet_distance, inception_style_score
 
@@ -14,32 +14,57 @@ from mebm.metrics import frechet_distance, inception_style_score
 class QualityMeter:
     """Scores image sets by one feature network and one reference; both are read and checked once.
 
-    Raises DataError where the reference was made with another network.
+    Raises DataError where the reference was made with another network or another preprocessing.
     """
 
     def __init__(self, features: Path, reference: Path, device: torch.device, batch_size: int):
-        self.network, self.shape = load_network(features, device)
-        arrays = read_npz(reference, "mu", "sigma", "count", "features_sha256")
+        self.network = load_network(features, device)
+        arrays = read_npz(reference, "mu", "sigma", "count", "shape", "preprocessing", "features_sha256")
         self._hashes = {"features_sha256": sha256(features), "reference_sha256": sha256(reference)}
         if str(arrays["features_sha256"]) != self._hashes["features_sha256"]:
             raise DataError(f"{reference}: was made with another network than {features}; run the reference stage")
         self.mu, self.sigma = torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"])
-        self.reference_count = int(arrays["count"])
+        self.shape = tuple(int(side) for side in arrays["shape"])  # (C, H, W) of the training images
+        self.reference_count = int(arrays["count"]) or None  # 0: a file from elsewhere, which does not say
         self.batch_size = batch_size
 
     def measure(self, images: Tensor, splits: int, permutation_seed: int) -> dict:
-        """Distance, score and share of each class as the feature network predicts it, of uint8 [N, C, H, W]."""
+        """Distance, score and share of each class as the feature network predicts it, of uint8 [N, C, H, W].
+
+        A `warning` says so where the images are too few for a covariance of full rank.
+        """
         mu, sigma, logits = extract(self.network, images, self.batch_size)
         score_mean, score_std = inception_style_score(logits, splits, permutation_seed)
-        shares = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double() / len(logits)
+        few = len(images) <= self.network.n_features
+        warning = (
+            f"{len(images)} images do not fill {self.network.n_features} dimensions: the distance is biased upwards"
+        )
         return {
-            DISTANCE: frechet_distance(self.mu, self.sigma, mu, sigma),
-            SCORE: score_mean,
-            f"{SCORE}_std": score_std,
-            "class_shares": [round(float(share), 6) for share in shares],
+            self.network.distance: frechet_distance(self.mu, self.sigma, mu, sigma),
+            self.network.score: score_mean,
+            self.network.score_std: score_std,
+            **self.shares(logits),
+            "warning": warning if few else None,
             "n_images": len(images),
             "n_reference": self.reference_count,
             "score_splits": splits,
             "permutation_seed": permutation_seed,
+            "preprocessing": self.network.preprocessing,
             **self._hashes,
         }
+
+    def headline(self, record: dict) -> str:
+        """Distance and score in words, for logs."""
+        names = (self.network.distance, self.network.score)
+        return ", ".join(f"{name} {record[name]:.3f}" for name in names)
+
+    def missing(self, reason: str) -> dict:
+        """The record of a set that cannot be measured: nulls and the reason."""
+        return {self.network.distance: None, self.network.score: None, "status": reason, "n_images": 0}
+
+    def shares(self, logits: Tensor) -> dict:
+        """Share of each class, where the network knows the data set's classes (Inception knows others)."""
+        if self.network.distance != "fcd":
+            return {}
+        shares = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double() / len(logits)
+        return {"class_shares": [round(float(share), 6) for share in shares]}

@@ -1,4 +1,7 @@
-"""Train the classifier in whose features quality is measured: features.pt, and its test accuracy in features.json."""
+"""Get the network in whose features quality is measured: features.pt, and what it is in features.json.
+
+Inception with its published weights, verified by hash, or a small classifier trained here.
+"""
 
 import sys
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 from mebm.data import load_images
 from mebm.features import extract, save_network, train_classifier
 from mebm.files import sha256, write_json
+from mebm.inception import InceptionFeatures, read_weights
 from mebm.metrics import accuracy_and_loss
 from stages import cli
 
@@ -20,14 +24,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    data = load_images(args.train)
-    test = load_images(args.test, data.shape)
-    network = train_classifier(settings.features, data, cli.device_for(settings.compute))
-    accuracy, loss = accuracy_and_loss(extract(network, test.images, settings.compute.eval_batch_size)[2], test.labels)
-    save_network(args.out, network, data.shape)
-    record = {"network": settings.features.network, "accuracy": accuracy, "loss": loss, "n_images": len(test)}
+    device, wanted = cli.device_for(settings.compute), settings.features
+    record: dict = {"network": wanted.network}
+    if wanted.network == "inception":
+        state, weights_sha256 = read_weights(wanted)
+        network = InceptionFeatures(state, wanted.preprocessing)
+        record |= {"preprocessing": wanted.preprocessing, "weights_sha256": weights_sha256}
+        cli.log.info("%s: Inception, weights %s", settings.name, weights_sha256[:8])
+    else:
+        data = load_images(args.train)
+        test = load_images(args.test, data.shape)
+        network, weights_sha256 = train_classifier(wanted, data, device), None
+        logits = extract(network, test.images, settings.compute.eval_batch_size)[2]
+        accuracy, loss = accuracy_and_loss(logits, test.labels)
+        record |= {"accuracy": accuracy, "loss": loss, "n_images": len(test)}
+        cli.log.info("%s: accuracy of the feature classifier %.4f", settings.name, accuracy)
+    save_network(args.out, network, weights_sha256)
     write_json(args.metrics, {**record, "features_sha256": sha256(args.out), "versions": cli.versions()})
-    cli.log.info("%s: accuracy of the feature classifier %.4f", settings.name, accuracy)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mebm.data import load_images
-from mebm.features import extract, load_network
+from mebm.features import extract, load_network, read_statistics
 from mebm.files import sha256, write_npz
 from stages import cli
 
@@ -20,17 +20,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    network, shape = load_network(args.features, cli.device_for(settings.compute))
-    data = load_images(args.train, shape)
-    mu, sigma, _ = extract(network, data.images, settings.compute.eval_batch_size)
+    network = load_network(args.features, cli.device_for(settings.compute))
+    data = load_images(args.train)
+    if settings.reference.file is not None:
+        mu, sigma = read_statistics(settings.reference.file, network)
+        count = 0  # such a file does not say
+    else:
+        mu, sigma, _ = extract(network, data.images, settings.compute.eval_batch_size)
+        count = len(data)
     write_npz(
         args.out,
         mu=mu.numpy(),
         sigma=sigma.numpy(),
-        count=np.int64(len(data)),
+        count=np.int64(count),
+        shape=np.array(data.shape, np.int64),
+        preprocessing=np.array(network.preprocessing),
         features_sha256=np.array(sha256(args.features)),
     )
-    cli.log.info("%s: %d features of %d images", settings.name, len(mu), len(data))
+    cli.log.info("%s: %d features of %s images", settings.name, len(mu), count or "an unknown number of")
 
 
 if __name__ == "__main__":
