@@ -1,7 +1,13 @@
-# The graph as a table of contents, in pipeline order. Inputs, outputs and commands stand in dvc.yaml; every rule runs
-# DVC's own single stage, so that DVC decides what is stale, keeps what was made, and both engines make the same
-# artifacts. A rule that starts although nothing changed costs a second: DVC restores its outputs from the cache.
+# The graph for Snakemake, built from dvc.yaml: one rule a stage, one job an entry of the suite. Every rule runs DVC's own
+# single stage, so that DVC decides what is stale, keeps what was made, and both engines make the same artifacts. A job
+# that starts although nothing changed costs a second: DVC restores its outputs from the cache.
+#   dataset, gaussian, features, reference, baseline   once a data set
+#   train, plots                                       once a trained run
+#   import_checkpoint                                  once a checkpoint of the public release
+#   sample, quality, accuracy, summary                 once a run of either kind
+#   tables, start                                      once a table, and once the table of initial distributions
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +18,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 
 from mebm import params
 from mebm.errors import MebmError
-from mebm.pipeline import Graph
+from mebm.pipeline import PARAMS_STAGE, Graph
 
 try:
     PARAMS = params.load("params.yaml")
@@ -21,9 +27,11 @@ try:
 except MebmError as error:
     raise WorkflowError(str(error))
 
-# Training takes the threads that the parameter file fixes; there is one CUDA device unless --resources gpu=N says more.
-THREADS = PARAMS.resolve("train", next(iter(PARAMS.runs))).compute.cpu_threads
 DVC = "dvc --wait-for-lock repro --single-item "
+# A job takes the threads that the parameter file fixes. The GPU is only counted: one, unless --resources gpu=N says more.
+THREADS = PARAMS.resolve("gaussian", next(iter(PARAMS.datasets))).compute.cpu_threads
+COMPUTES = ("features", "reference", "baseline", "train", "quality", "accuracy", "sample")
+PRIORITY = {"train": 10}  # the longest jobs first
 
 
 def needs(stage):
@@ -36,160 +44,49 @@ def makes(stage):
 
 
 wildcard_constraints:
-    name="|".join([*PARAMS.datasets, *PARAMS.runs, PARAMS.suite]),
+    name="|".join([*PARAMS.datasets, *PARAMS.runs, *PARAMS.tables, PARAMS.suite]),
+
+
+onstart:
+    if any(not Path(out).exists() for job in GRAPH.of("train") for out in job.outs):
+        if subprocess.run([sys.executable, "-m", "stages.cost"]).returncode:
+            raise WorkflowError("nothing was started, for the reason above")
 
 
 rule all:
     input:
         "results/params/all.yaml",
-        [out for job in GRAPH.jobs.values() for out in job.outs if job.stage != "params"],
+        [out for job in GRAPH.jobs.values() for out in job.outs if job.stage != PARAMS_STAGE],
 
 
 rule params:
     # Reading this file has already written the resolved parameters; the job records them for DVC. It takes all cores
     # to run first and alone, because DVC locks the folder that every other job reads from.
     input:
-        GRAPH.inputs("params"),
+        GRAPH.inputs(PARAMS_STAGE),
     output:
         "results/params/all.yaml",
     threads: workflow.cores or 1
     priority: 100
     shell:
-        DVC + "params"
+        DVC + PARAMS_STAGE
 
 
-rule dataset:
-    input:
-        needs("dataset"),
-    output:
-        makes("dataset"),
-    log:
-        "logs/dataset.{name}.log",
-    shell:
-        DVC + "dataset@{wildcards.name}"
+for stage in GRAPH.stages:
+    if stage != PARAMS_STAGE and GRAPH.of(stage):
 
-
-rule gaussian:
-    input:
-        needs("gaussian"),
-    output:
-        makes("gaussian"),
-    log:
-        "logs/gaussian.{name}.log",
-    shell:
-        DVC + "gaussian@{wildcards.name}"
-
-
-rule features:
-    input:
-        needs("features"),
-    output:
-        makes("features"),
-    log:
-        "logs/features.{name}.log",
-    threads: THREADS
-    shell:
-        DVC + "features@{wildcards.name}"
-
-
-rule reference:
-    input:
-        needs("reference"),
-    output:
-        makes("reference"),
-    log:
-        "logs/reference.{name}.log",
-    shell:
-        DVC + "reference@{wildcards.name}"
-
-
-rule baseline:
-    input:
-        needs("baseline"),
-    output:
-        makes("baseline"),
-    log:
-        "logs/baseline.{name}.log",
-    shell:
-        DVC + "baseline@{wildcards.name}"
-
-
-rule train:
-    input:
-        needs("train"),
-    output:
-        makes("train"),
-    log:
-        "logs/train.{name}.log",
-    threads: THREADS
-    priority: 10
-    resources:
-        gpu=1,
-    shell:
-        DVC + "train@{wildcards.name}"
-
-
-rule sample:
-    input:
-        needs("sample"),
-    output:
-        makes("sample"),
-    log:
-        "logs/sample.{name}.log",
-    shell:
-        DVC + "sample@{wildcards.name}"
-
-
-rule quality:
-    input:
-        needs("quality"),
-    output:
-        makes("quality"),
-    log:
-        "logs/quality.{name}.log",
-    shell:
-        DVC + "quality@{wildcards.name}"
-
-
-rule accuracy:
-    input:
-        needs("accuracy"),
-    output:
-        makes("accuracy"),
-    log:
-        "logs/accuracy.{name}.log",
-    shell:
-        DVC + "accuracy@{wildcards.name}"
-
-
-rule plots:
-    input:
-        needs("plots"),
-    output:
-        makes("plots"),
-    log:
-        "logs/plots.{name}.log",
-    shell:
-        DVC + "plots@{wildcards.name}"
-
-
-rule summary:
-    input:
-        needs("summary"),
-    output:
-        makes("summary"),
-    log:
-        "logs/summary.{name}.log",
-    shell:
-        DVC + "summary@{wildcards.name}"
-
-
-rule tables:
-    input:
-        needs("tables"),
-    output:
-        makes("tables"),
-    log:
-        "logs/tables.{name}.log",
-    shell:
-        DVC + "tables@{wildcards.name}"
+        rule:
+            name:
+                stage
+            input:
+                needs(stage),
+            output:
+                makes(stage),
+            log:
+                f"logs/{stage}.{{name}}.log",
+            threads: THREADS if stage in COMPUTES else 1
+            priority: PRIORITY.get(stage, 0)
+            resources:
+                gpu=1 if stage == "train" else 0,
+            shell:
+                f"{DVC}{stage}@{{wildcards.name}}"

@@ -83,15 +83,67 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     )
 
 
-def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Parameter names of the public release to this project's (METHOD: checkpoints of the release)."""
-    renamed = {}
-    for name, value in state.items():
+def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_classes: int) -> Checkpoint:
+    """A checkpoint of the public release, for the network that `train` describes (METHOD: checkpoints of the release).
+
+    shape: (C, H, W) of the data set; n_classes: 0 for one without labels, whose class head may have any size. Loaded
+    without executing pickled code. Raises CheckpointError for a file that is not one, a parameter that is missing,
+    too many or of another shape, by the name in the file, and a buffer that does not hold such images in [-1, 1].
+    """
+    require(path)
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
+        raise CheckpointError(
+            f"{path}: is not a readable checkpoint ({' '.join(str(error).split())[:120]}); get it again"
+        ) from error
+    keys = {"model_state_dict", "replay_buffer"}
+    if not isinstance(record, dict) or not keys <= set(record):
+        raise CheckpointError(f"{path}: lacks model_state_dict or replay_buffer; it is no checkpoint of the release")
+    names = {
+        new: old for old, new in zip(record["model_state_dict"], _renamed(record["model_state_dict"]), strict=True)
+    }
+    state = from_release_state(record["model_state_dict"])
+    head = state.get("class_head.weight")
+    n_classes = n_classes or (len(head) if head is not None else 1)
+    model = build_model(shape, n_classes, **{key: train[key] for key in ("depth", "width", "head", "norm", "dropout")})
+    expected = model.state_dict()
+    if missing := [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]:
+        raise CheckpointError(
+            f"{path}: lacks the parameter {missing[0]} ({len(missing)} in all); check depth and width"
+        )
+    if extra := [key for key in state if key not in expected]:
+        raise CheckpointError(f"{path}: has a parameter too many, {names[extra[0]]}; check depth, width and norm")
+    for key, value in state.items():
+        if value.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{path}: {names[key]} has shape {list(value.shape)}, expected {list(expected[key].shape)}; check "
+                "width, and the data set's classes and channels"
+            )
+    model.load_state_dict({**expected, **state})
+    buffer = record["replay_buffer"]
+    if tuple(buffer.shape[1:]) != tuple(shape) or not bool((buffer.abs() <= 1).all()):
+        raise CheckpointError(
+            f"{path}: the replay buffer is {list(buffer.shape)} from {float(buffer.min()):.3g} to "
+            f"{float(buffer.max()):.3g}, expected images of {list(shape)} in [-1, 1]"
+        )
+    return Checkpoint(model.eval(), buffer.to(torch.float32), train, tuple(shape), n_classes, 0)
+
+
+def _renamed(names) -> list[str]:
+    """Parameter names of the release to this project's, in order."""
+    renamed = []
+    for name in names:
         while name.startswith(("module.", "_orig_mod.")):
             name = name.split(".", 1)[1]
         for old, new in _RELEASE_NAMES.items():
             if name.startswith(old):
                 name = new + name.removeprefix(old)
                 break
-        renamed[name] = value
+        renamed.append(name)
     return renamed
+
+
+def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the release under this project's names."""
+    return dict(zip(_renamed(state), state.values(), strict=True))

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mebm.energy import EnergyModel
 
+RELEASE_IMAGES = 10_000  # the release's buffer, which is what it scores
+
 
 @torch.no_grad()
 def class_probabilities(model: EnergyModel, x: Tensor, batch_size: int) -> Tensor:
@@ -19,6 +21,23 @@ def class_probabilities(model: EnergyModel, x: Tensor, batch_size: int) -> Tenso
         raise ValueError("the model is in training mode")
     device = next(model.parameters()).device
     return torch.cat([model.logits(batch.to(device)).softmax(dim=1).cpu() for batch in x.split(batch_size)])
+
+
+def select(protocol: str, probabilities: Tensor, keep_ratio: float, head_is_trained: bool) -> tuple[Tensor, dict]:
+    """Indices of the images that a protocol scores, and its conditions for the record.
+
+    "full": the whole buffer, pixels rounded to the nearest byte. "release": what the public release does, pixels
+    truncated and, where there are classes, `keep_ratio` of each predicted class of the first 10,000 images; it asks
+    for that even of a class head that was never trained, which the conditions then say. Nothing else selects by class.
+    """
+    if protocol == "full":
+        return torch.arange(len(probabilities)), {"rounding": "nearest", "selection": None, "keep_ratio": None}
+    considered = probabilities[:RELEASE_IMAGES]
+    if probabilities.shape[1] < 2:
+        return torch.arange(len(considered)), {"rounding": "truncate", "selection": None, "keep_ratio": None}
+    by = "class head" if head_is_trained else "untrained class head"
+    conditions = {"rounding": "truncate", "selection": f"by confidence of the {by}", "keep_ratio": keep_ratio}
+    return select_by_class(considered, keep_ratio), conditions
 
 
 def select_by_class(probabilities: Tensor, keep_ratio: float) -> Tensor:

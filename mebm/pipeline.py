@@ -27,19 +27,28 @@ class Job:
 class Graph:
     """Jobs of the suite in use, from dvc.yaml and a checked parameter file.
 
-    Understands the part of dvc.yaml that this project uses: `foreach` over data sets, runs or the suite's name, the
-    templates ${key}, ${item} and ${item.dataset}, and deps, outs and metrics. Raises ParamsError for anything else.
+    Understands the part of dvc.yaml that this project uses: `foreach` over data sets, runs, tables or the suite's
+    name, the templates ${key}, ${item} and ${item.KEY}, and deps, outs and metrics. Raises ParamsError for anything
+    else.
     """
 
     def __init__(self, path: str | Path, params: Params):
         text = Path(path).read_text(encoding="utf-8")
         self._entries = {
-            "${suite.datasets}": {name: {} for name in params.datasets},
-            "${suite.runs}": {name: {"item.dataset": run["dataset"]} for name, run in params.runs.items()},
+            **{
+                f"${{suite.{kind}}}": {
+                    name: {f"item.{key}": value for key, value in entry.items() if isinstance(value, str)}
+                    for name, entry in getattr(params, kind).items()
+                }
+                for kind in ("datasets", "trained", "imported", "runs")
+            },
+            "${suite.tables}": {name: {"item": name} for name in params.tables},
             ("${suite.name}",): {params.suite: {"item": params.suite}},
         }
+        self.stages: list[str] = []
         self.jobs: dict[str, Job] = {}
         for stage, definition in yaml.safe_load(text)["stages"].items():
+            self.stages.append(stage)
             if "foreach" not in definition:
                 self._add(stage, stage, "", definition, {})
                 continue
@@ -60,9 +69,12 @@ class Graph:
         return files
 
     def patterns(self, stage: str) -> list[str]:
-        """Outputs of a stage with the job's name as the wildcard {name}."""
-        job = self.of(stage)[0]
-        return [re.sub(rf"(?<=[/]){re.escape(job.name)}(?=[/.])", "{name}", out) for out in job.outs]
+        """Outputs of a stage with the job's name as the wildcard {name}; none for a stage without jobs."""
+        return [
+            re.sub(rf"(?<=[/_]){re.escape(job.name)}(?=[/.])", "{name}", out)
+            for job in self.of(stage)[:1]
+            for out in job.outs
+        ]
 
     def _add(self, address: str, stage: str, name: str, definition: dict, values: dict[str, str]) -> None:
         def fill(template: str) -> str:

@@ -13,12 +13,17 @@ from types import SimpleNamespace
 from mebm import params
 from mebm.errors import MebmError, ParamsError
 
-KINDS = {"dataset": params.DATASET_STAGES, "run": params.RUN_STAGES, "suite": params.SUITE_STAGES}
+KINDS = {
+    "dataset": params.DATASET_STAGES,
+    "run": params.TRAINED_STAGES | params.IMPORTED_STAGES | params.RUN_STAGES,
+    "table": params.TABLE_STAGES,
+    "suite": params.SUITE_STAGES,
+}
 log = logging.getLogger("mebm")
 
 
 def parser(stage: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the name option of the stage (--dataset, --run or --suite), --params and --logs."""
+    """A parser with the name option of the stage (--dataset, --run, --table or --suite), --params and --logs."""
     kind = next(kind for kind, stages in KINDS.items() if stage in stages)
     result = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description, allow_abbrev=False)
     result.set_defaults(stage=stage)
@@ -58,6 +63,16 @@ def execute(
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+
+
+def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
+    """The line with which the last of `stages` that failed for `name` ended; empty where none did."""
+    for stage in reversed(stages):
+        path = logs / f"{stage}.{name}.log"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        if lines and lines[-1].startswith("error: "):
+            return f"{stage} failed: {lines[-1].removeprefix('error: ')}"
+    return ""
 
 
 def device_for(compute: params.Compute):

@@ -12,7 +12,7 @@ from stages import cli
 
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("quality", __doc__)
-    parser.add_argument("--images", type=Path, required=True, help="archive of the run's images")
+    parser.add_argument("--images", type=Path, required=True, help="folder with the run's images")
     parser.add_argument("--manifest", type=Path, required=True, help="how they were made")
     parser.add_argument("--features", type=Path, required=True, help="feature network")
     parser.add_argument("--reference", type=Path, required=True, help="feature statistics of the training images")
@@ -22,18 +22,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(args, settings) -> None:
     manifest = read_json(args.manifest)
-    if manifest.get("images_sha256") != sha256(args.images):
-        raise DataError(f"{args.manifest}: does not describe {args.images} (another hash); run the sample stage again")
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
-    images = load_images(args.images, meter.shape).images
-    record = meter.measure(images, settings.quality.score_splits, settings.quality.permutation_seed)
-    shares = {"class_shares_of_model": manifest["class_shares"]} if "class_shares" in manifest else {}
-    conditions = {
-        key: manifest[key] for key in ("keep_ratio", "rounding", "seed", "checkpoint_sha256", "images_sha256")
-    }
-    write_json(args.out, {**record, **shares, **conditions, "versions": cli.versions()})
-    cli.log.info("%s: fcd %.3f, classifier score %.3f", settings.name, record["fcd"], record["classifier_score"])
+    common = {key: manifest[key] for key in ("seed", "checkpoint_sha256")}
+    records = {}
+    for protocol, conditions in manifest["protocols"].items():
+        path = args.images / f"{protocol}.npz"
+        if conditions["images_sha256"] != sha256(path):
+            raise DataError(f"{args.manifest}: does not describe {path} (another hash); run the sample stage again")
+        images = load_images(path, meter.shape).images
+        record = meter.measure(images, settings.quality.score_splits, settings.quality.permutation_seed)
+        records[protocol] = {**record, "protocol": protocol, **conditions, **common, "versions": cli.versions()}
+        cli.log.info("%s, protocol %s: %s", settings.name, protocol, meter.headline(record))
+    write_json(args.out, records)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Take the images that are scored from a run's replay buffer: images.npz, manifest.json and grid.png."""
+"""Take the images that are scored from a run's replay buffer: images/<protocol>.npz, manifest.json and grid.png."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from mebm.checkpoint import load_checkpoint
 from mebm.data import save_images, unit_to_bytes
 from mebm.errors import ParamsError
 from mebm.files import sha256, write_json
-from mebm.generation import class_probabilities, select_by_class
+from mebm.generation import class_probabilities, select
 from mebm.images import save_grid
 from stages import cli
 
@@ -22,34 +22,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    keep_ratio, rounding = settings.sample.keep_ratio, settings.sample.rounding
     checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
-    has_classifier = checkpoint.train["pyx_weight"] > 0
-    if keep_ratio is not None and not has_classifier:
-        raise ParamsError(
-            f"runs.{settings.name}.sample.keep_ratio is {keep_ratio}, but the run trained no classifier "
-            "(pyx_weight 0), so a selection by class means nothing; set it to null"
-        )
-    chains = checkpoint.replay_buffer
-    record = {"source": "replay buffer", "buffer_size": len(chains), "keep_ratio": keep_ratio, "rounding": rounding}
-    kept, labels = torch.arange(len(chains)), None
-    if has_classifier:
-        probabilities = class_probabilities(checkpoint.model, chains, settings.compute.eval_batch_size)
-        kept = kept if keep_ratio is None else select_by_class(probabilities, keep_ratio)
-        labels = probabilities[kept].argmax(1)
-        shares = torch.bincount(labels, minlength=checkpoint.n_classes).double() / max(len(kept), 1)
-        record["class_shares"] = [round(float(share), 6) for share in shares]
-    if len(kept) < 2:
-        raise ParamsError(f"runs.{settings.name}.sample.keep_ratio is {keep_ratio}, which keeps {len(kept)} images")
-    images = unit_to_bytes(chains[kept], rounding)
-    save_images(args.out / "images.npz", images.numpy(), None if labels is None else labels.numpy())
-    record |= {"n_images": len(images), "seed": checkpoint.train["seed"], "iterations": checkpoint.iterations}
-    record |= {"checkpoint_sha256": sha256(args.checkpoint), "images_sha256": sha256(args.out / "images.npz")}
-    write_json(args.out / "manifest.json", record)
-    plots = settings.plots
-    shown = images[: plots.grid_columns * plots.grid_rows]
-    save_grid(args.out / "grid.png", shown, plots.grid_columns)
-    cli.log.info("%s: %d images", settings.name, len(images))
+    chains, head_is_trained = checkpoint.replay_buffer, checkpoint.train["pyx_weight"] > 0
+    probabilities = class_probabilities(checkpoint.model, chains, settings.compute.eval_batch_size)
+    predicted = probabilities.argmax(1)
+    manifest = {"source": "replay buffer", "buffer_size": len(chains), "seed": checkpoint.train["seed"]}
+    manifest |= {"iterations": checkpoint.iterations, "checkpoint_sha256": sha256(args.checkpoint), "protocols": {}}
+    for protocol in settings.sample.protocols:
+        kept, record = select(protocol, probabilities, settings.sample.keep_ratio, head_is_trained)
+        if len(kept) < 2:
+            raise ParamsError(
+                f"sample.keep_ratio of {settings.name} is {settings.sample.keep_ratio}, which keeps {len(kept)} images"
+            )
+        images = unit_to_bytes(chains[kept], record["rounding"])
+        path = args.out / "images" / f"{protocol}.npz"
+        save_images(path, images.numpy(), predicted[kept].numpy() if head_is_trained else None)
+        if head_is_trained:
+            shares = torch.bincount(predicted[kept], minlength=checkpoint.n_classes).double() / len(kept)
+            record["class_shares_of_model"] = [round(float(share), 6) for share in shares]
+        manifest["protocols"][protocol] = {**record, "n_images": len(images), "images_sha256": sha256(path)}
+        cli.log.info("%s, protocol %s: %d images", settings.name, protocol, len(images))
+    write_json(args.out / "manifest.json", manifest)
+    columns = settings.plots.grid_columns
+    save_grid(args.out / "grid.png", unit_to_bytes(chains[: columns * settings.plots.grid_rows]), columns)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         settings = params.load(args.params)
-        table = require(args.results / "tables" / f"{settings.suite}.md")
-        print(f"\n{table.read_text(encoding='utf-8')}")
+        names = [*settings.tables, f"start_{settings.suite}"]
+        tables = [require(args.results / "tables" / f"{name}.md") for name in names]
+        for table in tables[: len(settings.tables)]:
+            print(f"\n{table.read_text(encoding='utf-8')}")
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print(f"Table:    {table} (also .csv and .tex)")
+    print(f"Tables:  {', '.join(map(str, tables))} (also .csv and .tex)")
     for run in settings.runs:
         folder = args.results / run
-        print(f"{run}:  samples {folder}/sample/grid.png, curves {folder}/curves.png, training {folder}/train/grids/")
+        more = f", curves {folder}/curves.png, training {folder}/train/grids/" if run in settings.trained else ""
+        print(f"{run}:  samples {folder}/sample/grid.png{more}")
     for dataset in settings.datasets:
         folder = args.results / "baseline" / dataset
         print(f"{dataset}:  initial draws {folder}/initial.png, held-out images {folder}/heldout.png")

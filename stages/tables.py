@@ -1,11 +1,13 @@
-"""Collect every metric file of the suite into results/tables/<suite>.{md,csv,tex}."""
+"""Collect the metric records of the suite into a table: results/tables/<table>.{md,csv,tex}."""
 
 import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_text
-from mebm.tables import Result, rows, summarise, to_csv, to_latex, to_markdown
+from mebm.tables import CAPTIONS, HELDOUT, INITIAL, Result, make, summarise, to_csv, to_latex, to_markdown
 from stages import cli
+
+RUN_STAGES = ("train", "import_checkpoint", "sample", "quality", "accuracy", "summary")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,17 +19,46 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    results = [
-        Result(run["dataset"], run["method"], read_json(args.summary / f"{name}.json"), True)
-        for name, run in settings.runs.items()
-    ]
-    for dataset in settings.datasets:
-        for name, label in (("initial", "initial distribution"), ("heldout", "held-out real images")):
-            record = summarise(read_json(args.baseline / dataset / f"{name}.json"))
-            results.append(Result(dataset, label, record, False))
-    table = rows(results, settings.tables.digits)
+    results = [_run_result(args, name, run) for name, run in settings.runs.items()]
+    if settings.name in ("demo", "generation"):
+        results += baseline_results(args.baseline, settings.datasets)
+    write_table(args.out / settings.name, settings.name, results, settings)
+
+
+def _run_result(args, name: str, run: dict) -> Result:
+    path = args.summary / f"{name}.json"
+    summary = read_json(path) if path.is_file() else None
+    reason = "" if summary else cli.last_error(args.logs, RUN_STAGES, name) or "not run"
+    time = args.logs / f"time.{name}.json"
+    return Result(
+        run["dataset"],
+        run["method"],
+        summary,
+        True,
+        reason,
+        run["n_steps"],
+        run["classifies"],
+        tuple(run["protocols"]),
+        read_json(time)["hours"] if time.is_file() else None,
+    )
+
+
+def baseline_results(folder: Path, datasets: dict[str, str]) -> list[Result]:
+    """Rows of the initial distribution and of held-out images, a dash and its reason where there is no record."""
+    results = []
+    for dataset in datasets:
+        for name, label in (("initial", INITIAL), ("heldout", HELDOUT)):
+            path = folder / dataset / f"{name}.json"
+            summary = summarise({"full": read_json(path)}) if path.is_file() else None
+            results.append(Result(dataset, label, summary, False, "" if summary else "not run"))
+    return results
+
+
+def write_table(stem: Path, table: str, results: list[Result], settings) -> None:
+    """Write a table in its three forms."""
+    content = make(table, results, settings.datasets, settings.tables.digits)
     for suffix, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-        write_text(args.out / f"{settings.name}.{suffix}", render(table))
+        write_text(stem.with_name(f"{stem.name}.{suffix}"), render(content, CAPTIONS[table]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """Options, fixtures and the rule for GPU tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import smoke
 import torch
+from engines import copy_project
+
+from mebm.data import ImageSet, load_images
+from mebm.datasets import prepare
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +38,20 @@ def _fixed_threads() -> None:
 def oracle_dir(pytestconfig: pytest.Config) -> Path:
     """The folder given by --oracle."""
     return pytestconfig.getoption("oracle")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """The training split of the smoke parameters: 1,497 digits of 8x8."""
+    folder = tmp_path_factory.mktemp("digits")
+    prepare(smoke.section("dataset"), "digits", folder)
+    return load_images(folder / "train.npz")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters or other ones."""
+    return lambda name, content=None: copy_project(tmp_path / name, content)
 
 
 @pytest.fixture

@@ -4,20 +4,44 @@ from pathlib import Path
 
 import yaml
 
+from mebm import params
+
 ROOT = Path(__file__).parent.parent
 
 
 def smoke_params() -> dict:
     """The project's params.yaml with small values, as plain data."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["dataset"] |= {"source": "sklearn_digits", "image_size": 8, "n_test": 300}
-    params["features"] |= {"width": 8, "epochs": 1}
-    params["baseline"] |= {"n_images": 100}
-    params["train"] |= {"width": 1, "epochs": 1, "buffer_size": 100, "n_steps": 2, "warmup_iters": 2}
-    params["train"] |= {"log_every": 5, "grid_every": 1}
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, values in content["suites"]["demo"]["defaults"].items():
+        content[name] |= values
+    content["dataset"] |= {"source": "sklearn_digits", "image_size": 8, "n_test": 300}
+    content["features"] |= {"width": 8, "epochs": 1}
+    content["baseline"] |= {"n_images": 100}
+    content["train"] |= {"width": 1, "epochs": 1, "buffer_size": 100, "n_steps": 2, "warmup_iters": 2}
+    content["train"] |= {"log_every": 5, "grid_every": 1}
     runs = {
         "mebm": {"method": "M-EBM", "dataset": "digits"},
         "mjem": {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0}},
     }
-    suite = {"name": "smoke", "datasets": {"digits": {}}, "runs": runs}
-    return params | {"suites": {}, "suite": suite}
+    return content | {"suites": {}, "suite": suite("smoke", {"digits": {}}, runs)}
+
+
+def section(name: str, **changes) -> params.Section:
+    """A section of the smoke parameters with changes, checked."""
+    return params.SECTIONS[name](**{**smoke_params()[name], **changes})
+
+
+def suite(
+    name: str, datasets: dict, trained: dict, imported: dict | None = None, tables: tuple[str, ...] = ("demo",)
+) -> dict:
+    """A suite as params.yaml holds it."""
+    imported = imported or {}
+    return {
+        "name": name,
+        "defaults": {},
+        "datasets": datasets,
+        "trained": trained,
+        "imported": imported,
+        "runs": {**trained, **imported},
+        "tables": list(tables),
+    }

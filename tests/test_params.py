@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import smoke
 import yaml
 
 from mebm import params
@@ -44,12 +45,22 @@ def changed(base: dict, keys: str, value: object) -> dict:
         ("train.depth", 12, "train.depth: is 12"),
         ("train.px_weight", 0.0, "px_weight and pyx_weight are both 0"),
         ("compute.cpu_threads", 0, "compute.cpu_threads: is 0"),
-        ("suite.runs.mebm.train", {"lrr": 1.0}, "runs.mebm.train.lrr: unknown key"),
-        ("suite.runs.mebm.gaussian", {"ridge": 1.0}, "runs.mebm.gaussian: unknown key"),
-        ("suite.runs.mebm.dataset", "cifar", "runs.mebm.dataset: is 'cifar'"),
-        ("suite.runs.mebm.method", "", "runs.mebm.method: is ''"),
+        ("suite.trained.mebm.train", {"lrr": 1.0}, "trained.mebm.train.lrr: unknown key"),
+        ("suite.trained.mebm.gaussian", {"ridge": 1.0}, "trained.mebm.gaussian: unknown key"),
+        ("suite.trained.mebm.dataset", "cifar", "trained.mebm.dataset: is 'cifar'"),
+        ("suite.trained.mebm.method", "", "trained.mebm.method: is ''"),
         ("suite.datasets.digits.dataset", {"seed": -1}, "datasets.digits.dataset.seed: is -1"),
         ("suite.runs", {}, "runs: is {}"),
+        ("suite.runs", {"mebm": {"method": "x", "dataset": "digits"}}, "suite.runs: differs from trained and imported"),
+        ("suite.tables", ["tabel"], "suite.tables: is ['tabel']"),
+        ("suite.defaults", {"train": {"lr": -1.0}}, "defaults.train.lr: is -1.0"),
+        ("suite.defaults", {"trian": {}}, "defaults.trian: unknown key"),
+        ("dataset.image_size", 20, "dataset.image_size: is 20, but sklearn_digits comes in 8 pixels"),
+        ("dataset.source", "image_folder", "dataset.path: is missing"),
+        ("dataset.urls", {"x.zip": "file:///etc/passwd"}, "dataset.urls.x.zip: is 'file:///etc/passwd'"),
+        ("dataset.checksums", {"x.zip": "abc"}, "dataset.checksums.x.zip: is 'abc'"),
+        ("features.weights_sha256", "xyz", "features.weights_sha256: is 'xyz'"),
+        ("sample.protocols", ["half"], "sample.protocols.0: is 'half'"),
         ("train", None, "train: is missing"),
     ],
 )
@@ -62,7 +73,9 @@ def test_a_bad_value_is_named(write, smoke_params, keys, value, message):
 
 @pytest.mark.parametrize("name", ["Upper", "a-b", "a;rm -rf x", "../up", "$(x)", "summary"])
 def test_run_names_are_safe_for_paths_and_shells(write, smoke_params, name):
-    smoke_params["suite"]["runs"][name] = smoke_params["suite"]["runs"].pop("mebm")
+    suite = smoke_params["suite"]
+    suite["trained"][name] = suite["trained"].pop("mebm")
+    suite["runs"] = dict(suite["trained"])
     with pytest.raises(ParamsError, match="name"):
         params.load(write(smoke_params))
 
@@ -74,13 +87,9 @@ def test_a_missing_value_is_named(write, smoke_params):
 
 
 def test_an_unused_suite_is_checked_too(write, smoke_params):
-    other = {
-        "name": "other",
-        "datasets": {"x": {}},
-        "runs": {"y": {"method": "M", "dataset": "x", "train": {"bad": 1}}},
-    }
+    other = smoke.suite("other", {"x": {}}, {"y": {"method": "M", "dataset": "x", "train": {"bad": 1}}})
     smoke_params["suites"] = {"other": other}
-    with pytest.raises(ParamsError, match=r"runs\.y\.train\.bad"):
+    with pytest.raises(ParamsError, match=r"trained\.y\.train\.bad"):
         params.load(write(smoke_params))
 
 
@@ -136,16 +145,17 @@ def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke
     out = tmp_path / "resolved"
 
     def times() -> dict[str, int]:
+        smoke_params["suite"]["runs"] = dict(smoke_params["suite"]["trained"])
         params.write_resolved(params.load(write(smoke_params)), out)
         return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
 
     first = times()
     assert times() == first
-    smoke_params["suite"]["runs"]["mjem"]["train"]["l2_coeff"] = 0.3
+    smoke_params["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.3
     second = times()
     assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml"}
     smoke_params["train"]["l2_coeff"] = 0.2  # mjem has its own value and does not read this one
     third = times()
     assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml"}
-    del smoke_params["suite"]["runs"]["mebm"]
+    del smoke_params["suite"]["trained"]["mebm"]
     assert not [name for name in times() if ".mebm." in name]

@@ -1,28 +1,23 @@
 """Snakefile, dvc.yaml and the code agree on the graph; both engines do the same work once."""
 
 import ast
-import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import smoke
 import yaml
+from engines import digests, planned, run, stale, write_params
+from smoke import ROOT
 
 from mebm import params
 from mebm.pipeline import Graph
 
-ROOT = Path(__file__).parent.parent
 # Imported by stages, but without influence on a number: resolved values are a dependency, and the others carry files
 # and messages.
-PLUMBING = {"mebm/params.py", "mebm/errors.py", "mebm/files.py", "stages/cli.py"}
-TRACKED = ("mebm", "stages", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+PLUMBING = {"mebm/params.py", "mebm/cost.py", "mebm/errors.py", "mebm/files.py", "stages/cli.py"}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +70,7 @@ def test_only_training_code_retrains(graph):
 
 def test_commands_name_their_inputs_and_outputs(graph):
     for job in graph.jobs.values():
-        data_in = [dep for dep in job.deps if not dep.endswith((".py", ".yaml"))]
+        data_in = [dep for dep in job.deps if not dep.endswith((".py", ".yaml", "published.csv"))]
         words = job.cmd.split()
         for path in data_in:
             assert path in words, (job.address, path)
@@ -83,67 +78,19 @@ def test_commands_name_their_inputs_and_outputs(graph):
             assert any(out == word or out.startswith(f"{word}/") for word in words), (job.address, out)
 
 
-@pytest.fixture
-def project(tmp_path) -> Callable[..., Path]:
-    """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters or other ones."""
-
-    def make(name: str, content: dict | None = None) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        for entry in (*TRACKED, "Snakefile"):
-            source, target = ROOT / entry, folder / entry
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, target)
-        write_params(folder, content or smoke.smoke_params())
-        run(folder, "git", "init", "--quiet")
-        return folder
-
-    return make
-
-
-def write_params(folder: Path, content: dict) -> None:
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def run(folder: Path, *command: str, status: int = 0) -> str:
-    """Run a command of this environment in a folder; returns stdout and stderr, checks the exit status."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT", "PYTHONPATH"))}
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**env, "PATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
-    return done.stdout
-
-
-def planned(folder: Path) -> set[str]:
-    """Jobs that `snakemake -n` would run, by DVC's names, without `all`."""
-    text = run(folder, "snakemake", "-n", "--quiet", "host")
-    blocks = re.findall(r"^rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
-    names = set()
-    for rule, body in blocks:
-        name = re.search(r"wildcards: name=(\w+)", body)
-        names.add(f"{rule}@{name[1]}" if name else rule)
-    return names - {"all"}
-
-
-def stale(folder: Path) -> set[str]:
-    """Stages that `dvc status` reports, by name."""
-    return set(json.loads(run(folder, "dvc", "status", "--json") or "{}"))
-
-
-def test_both_engines_describe_the_same_graph(project):
+@pytest.mark.parametrize("suite", ["smoke", "paper"])
+def test_both_engines_describe_the_same_graph(project, suite):
     folder = project("graph")
+    if suite == "paper":  # with an imported checkpoint, which the published suite has none of
+        text = (ROOT / "params.yaml").read_text().replace("suite: *demo ", "suite: *paper ")
+        content = yaml.safe_load(text)
+        run_of_release = {"method": "M-JEM", "dataset": "cifar10", "checkpoint": "data/downloads/mjem.pt"}
+        content["suite"]["imported"]["released"] = run_of_release
+        content["suite"]["runs"] = {**content["suite"]["trained"], "released": run_of_release}
+        write_params(folder, content)
+        for path in ("data/downloads/mjem.pt",):
+            (folder / path).parent.mkdir(parents=True)
+            (folder / path).touch()
     graph = Graph(folder / "dvc.yaml", params.load(folder / "params.yaml"))
     script = (
         "import json; from dvc.repo import Repo\n"
@@ -170,11 +117,11 @@ def test_both_engines_describe_the_same_graph(project):
 def test_a_bad_key_stops_both_engines_before_any_work(project):
     folder = project("bad")
     content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["suite"]["runs"]["mjem"]["train"]["n_stepz"] = 5
+    content["suite"]["trained"]["mjem"]["train"]["n_stepz"] = 5
     write_params(folder, content)
     for command in (("snakemake", "-n"), ("snakemake",), ("dvc", "repro")):
         text = run(folder, *command, status=255 if command[0] == "dvc" else 1)
-        assert "runs.mjem.train.n_stepz: unknown key" in text, command
+        assert "trained.mjem.train.n_stepz: unknown key" in text, command
         assert "Traceback" not in text, command
     assert not (folder / "data").exists()
     assert not (folder / "results").exists() or not any((folder / "results").rglob("*.npz"))
@@ -185,16 +132,6 @@ def test_git_holds_no_result_that_could_pass_for_done():
         pytest.skip("not a git checkout")
     held = run(ROOT, "git", "ls-files", "data", "results", "logs", "dvc.lock").split()
     assert set(held) <= {"data/README.md", "results/README.md"}
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that the pipeline made."""
-    files = [path for part in ("data", "results") for path in (folder / part).rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name != ".snakemake_timestamp"
-    }
 
 
 @pytest.mark.slow
@@ -228,18 +165,18 @@ def test_whole_chain_under_both_engines(project):
     identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
     run(one, "git", *identity, "commit", "--quiet", "--message", "first version")
     content = yaml.safe_load((one / "params.yaml").read_text())
-    content["suite"]["runs"]["mjem"]["train"]["l2_coeff"] = 0.2
+    content["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.2
     expected = {f"{stage}@mjem" for stage in ("train", "sample", "quality", "accuracy", "plots", "summary")}
     for folder, other in ((one, "snakemake"), (two, "dvc")):
         write_params(folder, content)
         if other == "snakemake":
-            assert planned(folder) == {"params", "tables@smoke"} | expected
+            assert planned(folder) == {"params", "tables@demo"} | expected
             run(folder, "snakemake")
         else:
             text = run(folder, "dvc", "repro")
             ran = set(re.findall(r"Running stage '([^']+)'", text))
             # DVC looks at contents: what comes out as before stops there, so plots or accuracy may be spared
-            assert {"params", "train@mjem", "sample@mjem"} <= ran <= {"params", "tables@smoke"} | expected
+            assert {"params", "train@mjem", "sample@mjem"} <= ran <= {"params", "tables@demo"} | expected
         assert planned(folder) == set()
         assert stale(folder) == set()
     assert digests(one) == digests(two) != made
@@ -265,13 +202,13 @@ def test_whole_chain_under_both_engines(project):
 @pytest.mark.slow
 def test_files_that_came_with_a_checkout_do_not_pass_for_results(project):
     folder = project("planted")
-    run(folder, "snakemake", "results/tables/smoke.md")
-    true = (folder / "results" / "tables" / "smoke.md").read_text()
+    run(folder, "snakemake", "results/tables/demo.md")
+    true = (folder / "results" / "tables" / "demo.md").read_text()
     # the same sources beside a planted lock file, as a clone of a repository that holds one would have
     clone = project("clone")
     shutil.copy(folder / "dvc.lock", clone / "dvc.lock")
-    run(clone, "snakemake", "results/tables/smoke.md")
-    assert (clone / "results" / "tables" / "smoke.md").read_text() == true
+    run(clone, "snakemake", "results/tables/demo.md")
+    assert (clone / "results" / "tables" / "demo.md").read_text() == true
     assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()
 
 
@@ -283,7 +220,7 @@ def test_the_demo_reaches_its_figures(project):
     results = folder / "results"
     initial = json.loads((results / "baseline" / "mnist" / "initial.json").read_text())
     for name in ("mebm_mnist", "mjem_mnist"):
-        quality = json.loads((results / name / "quality.json").read_text())
+        quality = json.loads((results / name / "quality.json").read_text())["full"]
         assert quality["fcd"] <= initial["fcd"] / 5, name
         assert quality["n_images"] == 500
     assert min(quality["class_shares_of_model"]) >= 0.03

@@ -16,6 +16,7 @@ from mebm.params import load
 from stages import (
     accuracy,
     baseline,
+    cost,
     dataset,
     features,
     gaussian,
@@ -25,6 +26,7 @@ from stages import (
     reference,
     sample,
     show,
+    start,
     summary,
     tables,
     train,
@@ -68,7 +70,7 @@ def made(tmp_path_factory) -> Path:
         (
             quality,
             [
-                *(*of_run, "--images", str(run / "sample" / "images.npz"), *net),
+                *(*of_run, "--images", str(run / "sample" / "images"), *net),
                 *("--reference", archives["reference"], *to(run / "quality.json")),
                 *("--manifest", str(run / "sample" / "manifest.json")),
             ],
@@ -102,15 +104,17 @@ def error_line(err: str) -> str:
 
 
 def test_records_hold_values_and_conditions(made):
-    record = json.loads((made / "results" / "mjem" / "quality.json").read_text())
+    record = json.loads((made / "results" / "mjem" / "quality.json").read_text())["full"]
     assert record["fcd"] > 0
     assert record["classifier_score"] >= 1
     assert record["n_images"] == 100
     assert record["keep_ratio"] is None
+    assert record["protocol"] == "full"
     assert {"checkpoint_sha256", "images_sha256", "features_sha256", "reference_sha256", "seed", "versions"} <= set(
         record
     )
     assert abs(sum(record["class_shares"]) - 1) < 1e-4
+    assert abs(sum(record["class_shares_of_model"]) - 1) < 1e-4
     accuracy_record = json.loads((made / "results" / "mjem" / "accuracy.json").read_text())
     assert 0 <= accuracy_record["accuracy"] <= 1
     assert accuracy_record["n_images"] == 300
@@ -230,7 +234,7 @@ def test_nan_in_the_gaussian(made, run_stage, tmp_path):
 def test_unknown_run_name(run_stage, tmp_path):
     status, err = run_stage(plots, "--run", "nobody", "--log", tmp_path / "log.csv", "--out", tmp_path / "c.png")
     assert status == 2
-    assert "no entry 'nobody' in runs" in error_line(err)
+    assert "no entry 'nobody' in trained" in error_line(err)
     assert "mebm, mjem" in error_line(err)
 
 
@@ -245,26 +249,56 @@ def test_unwritable_results_folder(made, run_stage, tmp_path):
     assert "cannot be written" in error_line(err)
 
 
-def test_selection_by_class_needs_a_classifier(made, smoke_params, tmp_path, capsys):
-    smoke_params["suite"]["runs"]["mebm"]["sample"] = {"keep_ratio": 0.9}
+@pytest.mark.parametrize(("run", "by"), [("mjem", "class head"), ("mebm", "untrained class head")])
+def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
+    """Nothing but the release's protocol selects by class, and the record says by what."""
+    smoke_params["sample"] |= {"protocols": ["full", "release"], "keep_ratio": 0.5}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
-    common = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    common = ["--run", run, "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
     data, out = made / "data", tmp_path / "train"
     argv = ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(out)]
     assert train.main([*common, *argv]) == 0
-    capsys.readouterr()
     argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
-    assert sample.main([*common, *argv]) == 2
-    assert "runs.mebm.sample.keep_ratio is 0.9, but the run trained no classifier" in error_line(
-        capsys.readouterr().err
-    )
+    assert sample.main([*common, *argv]) == 0
+    manifest = json.loads((tmp_path / "sample" / "manifest.json").read_text())["protocols"]
+    assert manifest["full"]["n_images"] == 100
+    assert (manifest["full"]["selection"], manifest["full"]["rounding"]) == (None, "nearest")
+    assert 30 < manifest["release"]["n_images"] <= 50
+    assert manifest["release"]["selection"] == f"by confidence of the {by}"
+    assert manifest["release"]["rounding"] == "truncate"
+    argv = ["--images", str(tmp_path / "sample" / "images"), "--manifest", str(tmp_path / "sample" / "manifest.json")]
+    argv += ["--features", str(data / "features.pt"), "--reference", str(data / "reference.npz")]
+    assert quality.main([*common, *argv, "--out", str(tmp_path / "quality.json")]) == 0
+    records = json.loads((tmp_path / "quality.json").read_text())
+    assert {record["n_images"] for record in records.values()} == {
+        manifest[protocol]["n_images"] for protocol in ("full", "release")
+    }
+    smoke_params["sample"]["keep_ratio"] = 0.001
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    capsys.readouterr()
+    assert sample.main([*common, "--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "none")]) == 2
+    assert "which keeps 0 images" in error_line(capsys.readouterr().err)
+
+
+def test_training_that_takes_too_long_on_a_cpu_is_refused(made, smoke_params, tmp_path, capsys):
+    smoke_params["compute"] |= {"device": "cpu", "cpu_hours": 1e-6}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
+    assert train.main([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert "more than compute.cpu_hours (1e-06)" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+    assert cost.main(["--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert "mebm, mjem: more than compute.cpu_hours" in error_line(shown)
+    assert "2 runs, about" in shown
 
 
 def test_images_and_manifest_must_belong_together(made, run_stage, tmp_path):
-    np.savez(tmp_path / "images.npz", images=np.zeros((20, 1, 8, 8), np.uint8))
+    np.savez(tmp_path / "full.npz", images=np.zeros((20, 1, 8, 8), np.uint8))
     status, err = run_stage(
         quality,
-        *("--run", "mjem", "--images", tmp_path / "images.npz"),
+        *("--run", "mjem", "--images", tmp_path),
         *("--manifest", made / "results" / "mjem" / "sample" / "manifest.json"),
         *("--features", made / "data" / "features.pt", "--reference", made / "data" / "reference.npz"),
         *("--out", tmp_path / "quality.json"),
@@ -334,15 +368,18 @@ def test_summary_tables_and_show(made, run_stage, capsys):
         assert status == 0
     status, _ = run_stage(
         tables,
-        *("--suite", "smoke", "--summary", results / "summary"),
+        *("--table", "demo", "--summary", results / "summary"),
         *("--baseline", results / "baseline", "--out", results / "tables"),
     )
     assert status == 0
-    markdown = (results / "tables" / "smoke.md").read_text()
+    argv = ("--suite", "smoke", "--baseline", results / "baseline", "--out", results / "tables")
+    assert run_stage(start, *argv)[0] == 0
+    assert "| digits | initial distribution | fcd ↓ |" in (results / "tables" / "start_smoke.md").read_text()
+    markdown = (results / "tables" / "demo.md").read_text()
     assert markdown.count("\n| digits |") == 4
     assert "not FID" in markdown
-    assert "M-JEM" in (results / "tables" / "smoke.csv").read_text()
-    assert r"\toprule" in (results / "tables" / "smoke.tex").read_text()
+    assert "M-JEM" in (results / "tables" / "demo.csv").read_text()
+    assert r"\toprule" in (results / "tables" / "demo.tex").read_text()
     assert show.main(["--params", str(made / "params.yaml"), "--results", str(results)]) == 0
     shown = capsys.readouterr().out
     assert "M-EBM" in shown

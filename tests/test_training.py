@@ -1,24 +1,17 @@
 """The loop: what one step does, what the options change, and what must not change anything."""
 
 import pytest
+import smoke
 import torch
-from smoke import smoke_params
 
 from mebm.data import ImageSet
-from mebm.datasets import prepare
 from mebm.errors import DataError, Diverged
 from mebm.gaussian import GaussianInit as Gaussian
 from mebm.gaussian import UniformInit, fit_gaussian
-from mebm.params import Dataset, Train
+from mebm.params import Train
 from mebm.training import LOG_COLUMNS, forward_passes, iterations_per_epoch, lr_at, make_optimiser, train_model
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def digits() -> ImageSet:
-    images, labels = prepare(Dataset(**smoke_params()["dataset"]))[0]["train"]
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +20,7 @@ def init(digits) -> Gaussian:
 
 
 def settings(**changes) -> Train:
-    return Train(**{**smoke_params()["train"], **changes})
+    return smoke.section("train", **changes)
 
 
 def train(digits, init, **changes) -> tuple:

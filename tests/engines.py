@@ -1,0 +1,79 @@
+"""Both engines on a copy of the project in a folder of its own."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import smoke
+import yaml
+from smoke import ROOT
+
+TRACKED = ("mebm", "stages", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
+
+
+def copy_project(folder: Path, content: dict | None = None) -> Path:
+    """The project's pipeline in a new folder, with the smoke parameters or other ones."""
+    folder.mkdir()
+    for entry in (*TRACKED, "Snakefile"):
+        source, target = ROOT / entry, folder / entry
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    write_params(folder, content or smoke.smoke_params())
+    run(folder, "git", "init", "--quiet")
+    return folder
+
+
+def write_params(folder: Path, content: dict) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def run(folder: Path, *command: str, status: int = 0) -> str:
+    """Run a command of this environment in a folder; returns stdout and stderr, checks the exit status."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT", "PYTHONPATH"))}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**env, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def planned(folder: Path) -> set[str]:
+    """Jobs that `snakemake -n` would run, by DVC's names, without `all`."""
+    text = run(folder, "snakemake", "-n", "--quiet", "host")
+    blocks = re.findall(r"^rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
+    names = set()
+    for rule, body in blocks:
+        name = re.search(r"wildcards: name=(\w+)", body)
+        names.add(f"{rule}@{name[1]}" if name else rule)
+    return names - {"all"}
+
+
+def stale(folder: Path) -> set[str]:
+    """Stages that `dvc status` reports, by name."""
+    return set(json.loads(run(folder, "dvc", "status", "--json") or "{}"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that the pipeline made."""
+    files = [path for part in ("data", "results") for path in (folder / part).rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.name != ".snakemake_timestamp"
+    }
