@@ -43,10 +43,6 @@ def makes(stage):
     return [out if "." in Path(out).name else directory(out) for out in GRAPH.patterns(stage)]
 
 
-wildcard_constraints:
-    name="|".join([*PARAMS.datasets, *PARAMS.runs, *PARAMS.tables, PARAMS.suite]),
-
-
 onstart:
     if any(not Path(out).exists() for job in GRAPH.of("train") for out in job.outs):
         if subprocess.run([sys.executable, "-m", "stages.cost"]).returncode:
@@ -78,6 +74,8 @@ for stage in GRAPH.stages:
         rule:
             name:
                 stage
+            wildcard_constraints:
+                name="|".join(job.name for job in GRAPH.of(stage)),
             input:
                 needs(stage),
             output:
@@ -88,5 +86,5 @@ for stage in GRAPH.stages:
             priority: PRIORITY.get(stage, 0)
             resources:
                 gpu=1 if stage == "train" else 0,
-            shell:
-                f"{DVC}{stage}@{{wildcards.name}}"
+            shell:  # formatted when the job runs, so it must not use the loop's variable
+                DVC + "{rule}@{wildcards.name}"

@@ -109,9 +109,9 @@ def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_c
     model = build_model(shape, n_classes, **{key: train[key] for key in ("depth", "width", "head", "norm", "dropout")})
     expected = model.state_dict()
     if missing := [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]:
-        raise CheckpointError(
-            f"{path}: lacks the parameter {missing[0]} ({len(missing)} in all); check depth and width"
-        )
+        old, new = next((old, new) for old, new in _RELEASE_NAMES.items() if missing[0].startswith(new))
+        theirs = old + missing[0].removeprefix(new)
+        raise CheckpointError(f"{path}: lacks the parameter {theirs} ({len(missing)} in all); check depth and width")
     if extra := [key for key in state if key not in expected]:
         raise CheckpointError(f"{path}: has a parameter too many, {names[extra[0]]}; check depth, width and norm")
     for key, value in state.items():

@@ -19,11 +19,13 @@ from mebm.files import read_npz, replacing
 class ImageSet:
     """Images as bytes, with labels where the data set has them.
 
-    images: uint8 [N, C, H, W]; labels: int64 [N] in [0, n_classes), or None.
+    images: uint8 [N, C, H, W]; labels: int64 [N] in [0, n_classes), or None; classes: how many the data set has, where
+    that is known (a small part of it may lack the last ones).
     """
 
     images: Tensor
     labels: Tensor | None
+    classes: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -35,23 +37,26 @@ class ImageSet:
 
     @property
     def n_classes(self) -> int:
-        """Largest label plus one; 0 without labels."""
-        return 0 if self.labels is None else int(self.labels.max()) + 1
+        """Classes of the data set, by default the largest label plus one; 0 without labels."""
+        if self.labels is None:
+            return 0
+        return self.classes or int(self.labels.max()) + 1
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set on `device`."""
-        return ImageSet(self.images.to(device), None if self.labels is None else self.labels.to(device))
+        labels = None if self.labels is None else self.labels.to(device)
+        return ImageSet(self.images.to(device), labels, self.classes)
 
 
 @contextmanager
 def writing_images(
-    path: str | Path, shape: tuple[int, ...], labels: np.ndarray | None
+    path: str | Path, shape: tuple[int, ...], labels: np.ndarray | None, classes: int | None = None
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write an archive of images piece by piece, whole or not at all.
 
-    shape: (N, C, H, W), all the images that will come; labels: int64 [N] or None. Yields a function that appends
-    images, uint8 [n, C, H, W]. The archive is an uncompressed .npz with `images` and `labels`; equal arrays give
-    equal bytes.
+    shape: (N, C, H, W), all the images that will come; labels: int64 [N] or None; classes: how many there are. Yields a
+    function that appends images, uint8 [n, C, H, W]. The archive is an uncompressed .npz with `images`, `labels` and
+    `classes`; equal arrays give equal bytes.
     """
     left = shape[0]
 
@@ -70,9 +75,11 @@ def writing_images(
             yield append
             if left:
                 raise ValueError(f"{left} images of {shape[0]} did not come")
-        if labels is not None:
-            with archive.open(zipfile.ZipInfo("labels.npy"), "w") as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(labels, np.int64))
+        more = {"labels": labels, "classes": None if labels is None else classes}
+        for name, values in more.items():
+            if values is not None:
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
+                    np.lib.format.write_array(member, np.ascontiguousarray(values, np.int64))
 
 
 def save_images(path: str | Path, images: np.ndarray, labels: np.ndarray | None = None) -> None:
@@ -89,7 +96,7 @@ def load_images(path: str | Path, shape: tuple[int, int, int] | None = None, all
     images that are not uint8 [N, C, H, W] with N > 0 (NaN is reported as such), for another shape, and for labels
     that are negative, not integers, or of another count.
     """
-    arrays = read_npz(path, "images", optional=("labels",))
+    arrays = read_npz(path, "images", optional=("labels", "classes"))
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8:
         found = f"dtype {images.dtype}"
@@ -113,9 +120,12 @@ def load_images(path: str | Path, shape: tuple[int, int, int] | None = None, all
             raise DataError(f"{path}: {labels.shape} labels for {len(images)} images, expected one for each")
         if not np.issubdtype(labels.dtype, np.integer) or (len(labels) and labels.min() < 0):
             raise DataError(f"{path}: labels are {labels.dtype} from {labels.min()}, expected integers from 0")
-    return ImageSet(
-        torch.from_numpy(images), None if labels is None else torch.from_numpy(labels.astype(np.int64, copy=False))
-    )
+    if labels is None:
+        return ImageSet(torch.from_numpy(images), None)
+    classes = int(arrays["classes"].reshape(-1)[0]) if "classes" in arrays else None
+    if classes is not None and len(labels) and labels.max() >= classes:
+        raise DataError(f"{path}: labels go up to {labels.max()}, but there are {classes} classes; make it again")
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64, copy=False)), classes)
 
 
 def bytes_to_unit(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -77,22 +77,23 @@ def prepare(settings: Dataset, name: str, out: str | Path) -> dict:
     spool = out / f".spool.{os.getpid()}"
     with _spooled(source.train, spool.with_suffix(".train")) as first:
         _check_count(settings, "train", len(first.images))
+        classes = len(source.label_names) if source.label_names else None
         if source.test is None:
             kept, held_out = split_stratified(first.labels, len(first.images), settings.n_test, settings.seed)
             train, test = (first, kept), (first, held_out)
-            counts = _write(settings, out, train, test)
+            counts = _write(settings, out, train, test, classes)
         else:
             train = (first, np.arange(len(first.images)))
             if settings.evaluate_on == "validation":
-                counts = _write(settings, out, train, (first, np.arange(0)))
+                counts = _write(settings, out, train, (first, np.arange(0)), classes)
             else:
                 with _spooled(source.test, spool.with_suffix(".test")) as second:
                     _check_count(settings, "test", len(second.images))
                     if second.images.shape[1:] != first.images.shape[1:]:
                         raise DataError(f"{settings.source}: training and test images have different shapes")
-                    counts = _write(settings, out, train, (second, np.arange(len(second.images))))
+                    counts = _write(settings, out, train, (second, np.arange(len(second.images))), classes)
         shape = list(first.images.shape[1:])
-        labels = None if first.labels is None else source.label_names or [str(i) for i in np.unique(first.labels)]
+        labels = None if first.labels is None else source.label_names
     manifest = {
         "name": name,
         "source": settings.source,
@@ -112,7 +113,7 @@ def prepare(settings: Dataset, name: str, out: str | Path) -> dict:
     return manifest
 
 
-def _write(settings: Dataset, out: Path, train: tuple, test: tuple) -> dict[str, int]:
+def _write(settings: Dataset, out: Path, train: tuple, test: tuple, classes: int | None) -> dict[str, int]:
     part, kept = train
     if settings.evaluate_on == "validation":
         labels = None if part.labels is None else part.labels[kept]
@@ -120,7 +121,7 @@ def _write(settings: Dataset, out: Path, train: tuple, test: tuple) -> dict[str,
         train, test = (part, kept[inner]), (part, kept[validation])
     for name, (source, indices) in (("train", train), ("test", test)):
         labels = None if source.labels is None else source.labels[indices]
-        with writing_images(out / f"{name}.npz", (len(indices), *source.images.shape[1:]), labels) as append:
+        with writing_images(out / f"{name}.npz", (len(indices), *source.images.shape[1:]), labels, classes) as append:
             for start in range(0, len(indices), GATHER):
                 append(source.images[indices[start : start + GATHER]])
     return {"train": len(train[1]), "test": len(test[1])}

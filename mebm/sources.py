@@ -33,7 +33,7 @@ class Source:
     test: Iterator[Chunk] | None
     recipe: str
     licence: str
-    label_names: list[str] | None = None
+    label_names: list[str] | None = None  # None where images have no labels
     files: dict[str, str] = field(default_factory=dict)  # name: sha256
     origin: list[str] = field(default_factory=list)
 
@@ -251,7 +251,8 @@ def _imagenet32(settings: Dataset) -> Source:
             yield images, _labels(batch.get("labels"), len(images), 1, 1000, origin)
 
     licence = "ImageNet terms: non-commercial research and education; cite Chrabaszcz et al. 2017"
-    return Source(chunks(paths[0]), chunks(paths[1]), _imagenet32.__doc__, licence, None, files, origin)
+    names = [f"class {label}" for label in range(1, 1001)]
+    return Source(chunks(paths[0]), chunks(paths[1]), _imagenet32.__doc__, licence, names, files, origin)
 
 
 # ---------------------------------------------------------------- folders of pictures

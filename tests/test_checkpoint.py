@@ -1,12 +1,15 @@
 """Checkpoints come back as they were, or not at all."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from mebm.checkpoint import Checkpoint, from_release_state, load_checkpoint, save_checkpoint
+from mebm.checkpoint import Checkpoint, from_release_state, load_checkpoint, read_release, save_checkpoint
 from mebm.energy import build_model
 from mebm.errors import CheckpointError, DataError
 
+ORACLE = Path(__file__).parent / "oracle"
 ARCHITECTURE = {"depth": 10, "width": 1, "head": "energy", "norm": "batch", "dropout": 0.0}
 
 
@@ -73,3 +76,52 @@ def test_missing_file(tmp_path):
 def test_release_names():
     state = dict.fromkeys(("module.f.conv1.weight", "_orig_mod.energy_output.bias", "class_output.weight"), 0)
     assert list(from_release_state(state)) == ["backbone.conv1.weight", "energy_head.bias", "class_head.weight"]
+
+
+@pytest.fixture
+def release() -> dict:
+    """A checkpoint of the public release, in small: 3x32x32, ten classes, WRN-10-1."""
+    return torch.load(ORACLE / "wrn10_1_uncond.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_a_release_checkpoint_becomes_ours(release, tmp_path, prefix):
+    state = {prefix + key: value for key, value in release["model_state_dict"].items()}
+    torch.save({"model_state_dict": state, "replay_buffer": release["replay_buffer"]}, tmp_path / "r.pt")
+    checkpoint = read_release(tmp_path / "r.pt", dict(ARCHITECTURE), (3, 32, 32), 10)
+    assert torch.equal(checkpoint.model.energy_head.weight, release["model_state_dict"]["energy_output.weight"])
+    save_checkpoint(tmp_path / "ours.pt", checkpoint)
+    loaded = load_checkpoint(tmp_path / "ours.pt")
+    assert torch.equal(loaded.replay_buffer, release["replay_buffer"])
+    x = release["replay_buffer"][:2]
+    assert torch.equal(loaded.model.energy(x), checkpoint.model.energy(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["model_state_dict"].pop("f.conv1.weight"), r"lacks the parameter f\.conv1\.weight"),
+        (lambda r: r["model_state_dict"].update({"f.extra": torch.zeros(1)}), r"a parameter too many, f\.extra"),
+        (
+            lambda r: r["model_state_dict"].update({"class_output.weight": torch.zeros(100, 64)}),
+            r"class_output\.weight has shape \[100, 64\], expected \[10, 64\]",
+        ),
+        (lambda r: r.pop("replay_buffer"), "lacks model_state_dict or replay_buffer"),
+        (lambda r: r.update({"replay_buffer": r["replay_buffer"] * 2}), "the replay buffer is"),
+        (lambda r: r.update({"replay_buffer": torch.zeros(2, 3, 16, 16)}), "the replay buffer is"),
+    ],
+)
+def test_a_release_checkpoint_that_does_not_fit(release, tmp_path, change, message):
+    change(release)
+    torch.save(release, tmp_path / "r.pt")
+    with pytest.raises(CheckpointError, match=message):
+        read_release(tmp_path / "r.pt", dict(ARCHITECTURE), (3, 32, 32), 10)
+
+
+def test_a_release_checkpoint_of_another_depth_or_damaged(release, tmp_path):
+    torch.save(release, tmp_path / "r.pt")
+    with pytest.raises(CheckpointError, match=r"lacks the parameter .* in all"):
+        read_release(tmp_path / "r.pt", {**ARCHITECTURE, "depth": 16}, (3, 32, 32), 10)
+    (tmp_path / "r.pt").write_bytes((tmp_path / "r.pt").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
+        read_release(tmp_path / "r.pt", dict(ARCHITECTURE), (3, 32, 32), 10)

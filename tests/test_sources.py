@@ -49,6 +49,7 @@ def test_cifar(made, tmp_path, fine):
     else:
         assert train.labels.tolist() == archives.labels_of(4, 10) * 5
     assert manifest["labels"][3] == "class 3"
+    assert train.n_classes == (100 if fine else 10)  # although no image is of the last ones
     assert manifest["files_sha256"] == {name: digest(path)}
     assert manifest["counts"] == {"train": 20, "test": 10}
     assert manifest["shape"] == [3, 32, 32]
