@@ -1,6 +1,5 @@
 """The graph of dvc.yaml with its templates filled in, for Snakemake and for the tests."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,15 +45,18 @@ class Graph:
             ("${suite.name}",): {params.suite: {"item": params.suite}},
         }
         self.stages: list[str] = []
+        self._patterns: dict[str, list[str]] = {}
         self.jobs: dict[str, Job] = {}
         for stage, definition in yaml.safe_load(text)["stages"].items():
             self.stages.append(stage)
             if "foreach" not in definition:
                 self._add(stage, stage, "", definition, {})
                 continue
-            over = definition["foreach"]
+            over, each = definition["foreach"], definition["do"]
+            outs = _paths(each, "outs") + _paths(each, "metrics")
+            self._patterns[stage] = [out.replace("${key}", "{name}").replace("${item}", "{name}") for out in outs]
             for name, values in self._entries[tuple(over) if isinstance(over, list) else over].items():
-                self._add(f"{stage}@{name}", stage, name, definition["do"], {"key": name, **values})
+                self._add(f"{stage}@{name}", stage, name, each, {"key": name, **values})
 
     def of(self, stage: str) -> list[Job]:
         """The jobs of a stage."""
@@ -70,11 +72,7 @@ class Graph:
 
     def patterns(self, stage: str) -> list[str]:
         """Outputs of a stage with the job's name as the wildcard {name}; none for a stage without jobs."""
-        return [
-            re.sub(rf"(?<=[/_]){re.escape(job.name)}(?=[/.])", "{name}", out)
-            for job in self.of(stage)[:1]
-            for out in job.outs
-        ]
+        return self._patterns[stage] if self.of(stage) else []
 
     def _add(self, address: str, stage: str, name: str, definition: dict, values: dict[str, str]) -> None:
         def fill(template: str) -> str:
@@ -84,15 +82,16 @@ class Graph:
                 raise ParamsError(f"dvc.yaml: stages.{stage}: {template!r} holds a template that is not understood")
             return template
 
-        def paths(kind: str) -> tuple[str, ...]:
-            entries = definition.get(kind, [])
-            return tuple(fill(next(iter(entry)) if isinstance(entry, dict) else entry) for entry in entries)
-
         self.jobs[address] = Job(
             address,
             stage,
             name,
             fill(" ".join(definition["cmd"].split())),
-            paths("deps"),
-            paths("outs") + paths("metrics"),
+            tuple(map(fill, _paths(definition, "deps"))),
+            tuple(map(fill, _paths(definition, "outs") + _paths(definition, "metrics"))),
         )
+
+
+def _paths(definition: dict, kind: str) -> list[str]:
+    """Paths of a stage's definition; an entry with options is a mapping of the path to them."""
+    return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in definition.get(kind, [])]
