@@ -11,8 +11,18 @@ from mebm.errors import CheckpointError, MebmError
 from mebm.files import replacing, require
 
 FORMAT = "mebm checkpoint"
-VERSION = 1
-_KEYS = {"format", "version", "train", "shape", "n_classes", "iterations", "model_state_dict", "replay_buffer"}
+VERSION = 2
+_KEYS = {
+    "format",
+    "version",
+    "train",
+    "shape",
+    "n_classes",
+    "iterations",
+    "restarts",
+    "model_state_dict",
+    "replay_buffer",
+}
 _RELEASE_NAMES = {"f.": "backbone.", "energy_output.": "energy_head.", "class_output.": "class_head."}
 
 
@@ -26,6 +36,7 @@ class Checkpoint:
     shape: tuple[int, int, int]
     n_classes: int
     iterations: int
+    restarts: int = 0  # after divergences
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -37,6 +48,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "shape": tuple(checkpoint.shape),
         "n_classes": checkpoint.n_classes,
         "iterations": checkpoint.iterations,
+        "restarts": checkpoint.restarts,
         "model_state_dict": {key: _plain(value) for key, value in checkpoint.model.state_dict().items()},
         "replay_buffer": _plain(checkpoint.replay_buffer),
     }
@@ -78,9 +90,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         raise CheckpointError(f"{path}: weights do not fit: {' '.join(str(error).split())[:300]}") from error
     if tuple(buffer.shape[1:]) != tuple(record["shape"]) or not bool((buffer.abs() <= 1).all()):
         raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; train again")
-    return Checkpoint(
-        model.to(device).eval(), buffer, settings, tuple(record["shape"]), record["n_classes"], record["iterations"]
-    )
+    counts = (record["n_classes"], record["iterations"], record["restarts"])
+    return Checkpoint(model.to(device).eval(), buffer, settings, tuple(record["shape"]), *counts)
 
 
 def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_classes: int) -> Checkpoint:

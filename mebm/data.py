@@ -158,6 +158,17 @@ class BatchStream:
         self.batches_per_pass = n // batch_size
         self._order, self._position = None, self.batches_per_pass
 
+    def state(self) -> dict:
+        """Where the stream is: the permutation in use, the position in it, and the generator."""
+        order = None if self._order is None else self._order.cpu().clone()
+        return {"order": order, "position": self._position, "generator": self.generator.get_state()}
+
+    def load(self, state: dict) -> None:
+        """Go on from a state."""
+        self._order = None if state["order"] is None else state["order"].to(self.device)
+        self._position = state["position"]
+        self.generator.set_state(state["generator"])
+
     def next(self) -> Tensor:
         """Indices of the next batch, int64 [batch_size]."""
         if self._position == self.batches_per_pass:

@@ -18,7 +18,22 @@ class CheckpointError(MebmError):
 
 
 class Diverged(MebmError):
-    """Training left the range in which its numbers mean anything (METHOD: |L| > 1e5 or not finite)."""
+    """Training left the range in which its numbers mean anything (METHOD: |L| > 1e5 or not finite).
+
+    iteration: which; values: its energies, loss and gradient norms.
+    """
+
+    def __init__(self, message: str, iteration: int = 0, values: dict[str, float] | None = None):
+        super().__init__(message)
+        self.iteration, self.values = iteration, values or {}
+
+
+class StateError(MebmError):
+    """Training state cannot be written, or belongs to a process that is still at work."""
+
+
+class Stopped(MebmError):
+    """Training was asked to stop, and its state is saved."""
 
 
 class MetricError(MebmError):

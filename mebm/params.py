@@ -69,6 +69,7 @@ class Section(BaseModel):
 class Compute(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     cpu_threads: Annotated[int, Field(ge=1, le=256)]
+    deterministic: bool
     eval_batch_size: Count
     cpu_hours: Positive | None
 
@@ -155,6 +156,10 @@ class Train(Section):
     decay_factor: Annotated[float, Field(gt=0, le=1)]
     precision: Literal["float32", "bf16"]
     compile: bool
+    on_divergence: Literal["stop", "restart"]
+    max_restarts: Annotated[int, Field(ge=0, le=100)]
+    restart_lr_factor: Annotated[float, Field(gt=0, le=1)]
+    save_every: Count
     log_every: Count
     grid_every: Count
 

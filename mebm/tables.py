@@ -91,6 +91,8 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
     summary |= {name: condensed(record) for name, record in quality.items() if name != "full"}
     if accuracy is None:
         return summary
+    if restarts := max(record.get("restarts", 0) for record in quality.values()):
+        summary["restarts"] = restarts
     try:
         return summary | {key: accuracy[key] for key in ("accuracy", "loss")}
     except KeyError as error:
@@ -139,6 +141,8 @@ def _numbers(members: list[Result], protocol: str) -> list[dict]:
 def _note(members: list[Result]) -> str:
     reasons = [m.reason for m in members if m.reason]
     reasons += [m.summary["status"] for m in members if m.summary and m.summary.get("status")]
+    if restarts := sum(m.summary.get("restarts", 0) for m in members if m.summary):
+        reasons.append(f"restarted {restarts} times after divergence")
     return "; ".join(dict.fromkeys(reasons))
 
 

@@ -1,6 +1,7 @@
 """The training loop, in the order of the published algorithm: draw, sample, loss, step, record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,25 +10,37 @@ from torch import Tensor
 from mebm.buffer import ReplayBuffer
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.energy import EnergyModel, build_model
-from mebm.errors import DataError, Diverged
+from mebm.errors import DataError, Diverged, Stopped
 from mebm.gaussian import GaussianInit, UniformInit
 from mebm.loss import classification_term, generative_terms
 from mebm.params import Train
 from mebm.seeds import generator_for
 from mebm.sgld import sgld
+from mebm.state import StateStore
 
 LOSS_LIMIT = 1e5  # METHOD: an iteration with |L| above it has diverged
-RECORDED = ("energy_pos", "energy_neg", "energy_gap", "energy_l2", "cross_entropy", "loss", "grad_norm")
+RECORDED = (
+    "energy_pos",
+    "energy_neg",
+    "energy_gap",
+    "energy_l2",
+    "cross_entropy",
+    "loss",
+    "grad_norm",
+    "weight_grad_norm",
+)
 LOG_COLUMNS = ("iteration", "epoch", "lr", *RECORDED, "x_neg_min", "x_neg_max")
 
 
 @dataclass
 class Trained:
-    """What a finished run leaves: the model (in training mode), its chains, and the number of iterations."""
+    """What a finished run leaves: the model (in training mode), its chains, its log, and how it came about."""
 
     model: EnergyModel
     buffer: ReplayBuffer
     iterations: int
+    rows: list[dict[str, float]]
+    restarts: int
 
 
 def lr_at(
@@ -105,62 +118,65 @@ def forward_passes(
     return terms, x_neg
 
 
-def train_model(
-    train: Train,
-    data: ImageSet,
-    init: GaussianInit | UniformInit,
-    device: torch.device,
-    on_log: Callable[[dict[str, float], int], None],
-    on_grid: Callable[[int, Tensor], None],
-) -> Trained:
-    """Train on `data` (images as bytes, moved to `device` once) with chains started from `init`.
+class Training:
+    """A run in progress: everything that its next iteration depends on, and that iteration.
 
-    on_log: called every `log_every` iterations with a row of LOG_COLUMNS, means over the interval, and the total
-    number of iterations. on_grid: called at the end of every `grid_every` epochs and of the last with the epoch and
-    the first 100 chains. Raises DataError where labels are needed and missing, Diverged as METHOD defines it; both
-    callbacks are the only places where the device is waited for.
+    data: images as bytes, moved to `device` once; init: where chains start. Raises DataError where labels are needed
+    and missing.
     """
-    # --- set-up
-    if train.pyx_weight and data.labels is None:
-        raise DataError("the data set has no labels, so train.pyx_weight must be 0")
-    data = data.to(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(generator_for("weights", train.seed).initial_seed())
-        model = build_model(
-            data.shape,
-            data.n_classes,
-            depth=train.depth,
-            width=train.width,
-            head=train.head,
-            norm=train.norm,
-            dropout=train.dropout,
-        )
-    model.to(device).train()
-    if train.compile:
-        model.backbone.compile()
-    optimiser = make_optimiser(model, train)
-    init = init.to(device)
-    draw_noise = generator_for("initial draws", train.seed, device)
-    sgld_noise = generator_for("sgld noise", train.seed, device)
-    choose_chains = generator_for("chains", train.seed)
-    crop = generator_for("augmentation", train.seed)
-    buffer = ReplayBuffer(init.sample(train.buffer_size, draw_noise))
-    plain = BatchStream(len(data), train.batch_size, generator_for("plain batches", train.seed), device)
-    labelled_stream = BatchStream(
-        len(data), train.label_batch_size, generator_for("labelled batches", train.seed), device
-    )
-    per_epoch = iterations_per_epoch(train, len(data), data.labels is not None)
-    total = per_epoch * train.epochs
-    totals = torch.zeros(len(RECORDED), device=device)
-    diverged = torch.zeros((), dtype=torch.bool, device=device)
-    zero = torch.zeros((), device=device)
 
-    interval = 0
-    for iteration in range(total):
-        epoch = iteration // per_epoch
-        rate = lr_at(
-            iteration,
-            epoch,
+    def __init__(self, train: Train, data: ImageSet, init: GaussianInit | UniformInit, device: torch.device):
+        if train.pyx_weight and data.labels is None:
+            raise DataError("the data set has no labels, so train.pyx_weight must be 0")
+        self.train, self.data, self.init, self.device = train, data.to(device), init.to(device), device
+        with self._own_random_state():
+            torch.manual_seed(generator_for("weights", train.seed).initial_seed())
+            self.model = build_model(
+                data.shape,
+                data.n_classes,
+                depth=train.depth,
+                width=train.width,
+                head=train.head,
+                norm=train.norm,
+                dropout=train.dropout,
+            )
+        self.model.to(device).train()
+        if train.compile:
+            self.model.backbone.compile()
+        self.optimiser = make_optimiser(self.model, train)
+        self.generators = {
+            "initial draws": generator_for("initial draws", train.seed, device),
+            "sgld noise": generator_for("sgld noise", train.seed, device),
+            "chains": generator_for("chains", train.seed),
+            "augmentation": generator_for("augmentation", train.seed),
+            "dropout": generator_for("dropout", train.seed),
+        }
+        self.buffer = ReplayBuffer(self.init.sample(train.buffer_size, self.generators["initial draws"]))
+        self.plain = BatchStream(len(data), train.batch_size, generator_for("plain batches", train.seed), device)
+        self.labelled = BatchStream(
+            len(data), train.label_batch_size, generator_for("labelled batches", train.seed), device
+        )
+        self.per_epoch = iterations_per_epoch(train, len(data), data.labels is not None)
+        self.total = self.per_epoch * train.epochs
+        self.iteration = 0  # the next one
+        self.rows: list[dict[str, float]] = []
+        self.restarts = 0
+        self._sums = torch.zeros(len(RECORDED), device=device)
+        self._interval = 0
+        self._x_neg: Tensor | None = None
+        self._watch = _Watch(device)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the next iteration, from 0."""
+        return self.iteration // self.per_epoch
+
+    def step(self) -> None:
+        """One iteration. Raises Diverged as METHOD defines it, on a GPU at most one iteration later."""
+        train = self.train
+        rate = train.restart_lr_factor**self.restarts * lr_at(
+            self.iteration,
+            self.epoch,
             lr=train.lr,
             warmup_iters=train.warmup_iters,
             decay_epochs=train.decay_epochs,
@@ -170,46 +186,238 @@ def train_model(
         # --- draw
         x_pos = x_init = labelled = None
         if train.px_weight:
-            x_pos = bytes_to_unit(data.images[plain.next()])
-            indices, x_init = buffer.draw(
-                train.batch_size, train.reinit_freq, lambda n: init.sample(n, draw_noise), choose_chains
+            x_pos = bytes_to_unit(self.data.images[self.plain.next()])
+            indices, x_init = self.buffer.draw(
+                train.batch_size,
+                train.reinit_freq,
+                lambda n: self.init.sample(n, self.generators["initial draws"]),
+                self.generators["chains"],
             )
         if train.pyx_weight:
-            picked = labelled_stream.next()
-            views = augment(data.images[picked], train.augment_pad, train.augment_flip, crop)
-            labelled = bytes_to_unit(views), data.labels[picked]
+            picked = self.labelled.next()
+            crop = self.generators["augmentation"]
+            views = augment(self.data.images[picked], train.augment_pad, train.augment_flip, crop)
+            labelled = bytes_to_unit(views), self.data.labels[picked]
 
         # --- sample, loss
-        terms, x_neg = forward_passes(model, x_pos, x_init, labelled, train, sgld_noise)
+        with self._dropout():
+            terms, x_neg = forward_passes(self.model, x_pos, x_init, labelled, train, self.generators["sgld noise"])
         if x_neg is not None:
-            buffer.write(indices, x_neg)
+            self.buffer.write(indices, x_neg)
 
         # --- step
-        optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
-        for group in optimiser.param_groups:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        terms["weight_grad_norm"] = torch.nn.utils.get_total_norm(gradients)
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        optimiser.step()
+        self.optimiser.step()
 
         # --- record
-        totals += torch.stack([terms.get(key, zero).detach().float().mean() for key in RECORDED])
-        diverged |= ~(terms["loss"].detach().abs() <= LOSS_LIMIT)  # also true for NaN
-        interval += 1
-        last = iteration + 1 == total
-        if interval == train.log_every or last:
-            if bool(diverged):
-                means = dict(zip(RECORDED, (totals / interval).tolist(), strict=True))
-                raise Diverged(
-                    f"training diverged by iteration {iteration}: loss {means['loss']:.4g}, energies "
-                    f"{means['energy_pos']:.4g} (data) and {means['energy_neg']:.4g} (samples); lower train.lr, raise "
-                    "train.l2_coeff, or change train.seed"
-                )
-            row = {"iteration": iteration, "epoch": epoch, "lr": rate}
-            row |= dict(zip(RECORDED, (totals / interval).tolist(), strict=True))
+        zero = torch.zeros((), device=self.device)
+        values = torch.stack([terms.get(key, zero).detach().float().mean() for key in RECORDED])
+        self._sums += values
+        self._x_neg = x_neg
+        self._interval += 1
+        self.iteration += 1
+        last = self.iteration == self.total
+        finite_samples = zero if x_neg is None else 0 * x_neg.sum()
+        self._watch.look(self.iteration - 1, torch.cat([values, finite_samples[None]]))
+        if self._interval == train.log_every or last:
+            self._watch.finish()
+            row = {"iteration": self.iteration - 1, "epoch": (self.iteration - 1) // self.per_epoch, "lr": rate}
+            row |= dict(zip(RECORDED, (self._sums / self._interval).tolist(), strict=True))
             row |= {"x_neg_min": float(x_neg.min()), "x_neg_max": float(x_neg.max())} if x_neg is not None else {}
-            on_log(row, total)
-            totals.zero_()
-            interval = 0
-        if (iteration + 1) % per_epoch == 0 and ((epoch + 1) % train.grid_every == 0 or last):
-            on_grid(epoch + 1, buffer.images[:100])
-    return Trained(model, buffer, total)
+            self.rows.append(row)
+            self._sums.zero_()
+            self._interval = 0
+
+    def state(self) -> dict:
+        """Everything that the next iteration depends on, as plain values and tensors on the CPU."""
+        self._watch.finish()
+        return {
+            "iteration": self.iteration,
+            "model": _copied(self.model.state_dict()),
+            "optimiser": _copied(self.optimiser.state_dict()),
+            "buffer": self.buffer.images.cpu().clone(),
+            "streams": {"plain": self.plain.state(), "labelled": self.labelled.state()},
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+            "rows": [dict(row) for row in self.rows],
+            "restarts": self.restarts,
+            "sums": self._sums.cpu().clone(),
+            "interval": self._interval,
+        }
+
+    def load(self, record: dict) -> None:
+        """Go on from a state."""
+        self.iteration = record["iteration"]
+        self.model.load_state_dict(record["model"])
+        self.optimiser.load_state_dict(record["optimiser"])
+        self.buffer.images.copy_(record["buffer"])
+        self.plain.load(record["streams"]["plain"])
+        self.labelled.load(record["streams"]["labelled"])
+        for name, generator in self.generators.items():
+            generator.set_state(record["generators"][name])
+        self.rows = [dict(row) for row in record["rows"]]
+        self.restarts = record["restarts"]
+        self._sums.copy_(record["sums"])
+        self._interval = record["interval"]
+        self._watch = _Watch(self.device)
+
+    def reseed_chains(self) -> None:
+        """Count one more restart: other chains from here on, and a lower learning rate."""
+        self.restarts += 1
+        for name in ("initial draws", "sgld noise", "chains"):
+            generator = self.generators[name]
+            fresh = generator_for(f"{name}, restart {self.restarts}", self.train.seed, generator.device)
+            generator.set_state(fresh.get_state())
+
+    def finish(self) -> Trained:
+        """What the run leaves. Raises Diverged if its last iteration did."""
+        self._watch.finish()
+        return Trained(self.model, self.buffer, self.total, self.rows, self.restarts)
+
+    def _own_random_state(self):
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """Dropout draws from the global generator, so for each iteration that is seeded from our own."""
+        if not self.train.dropout:
+            yield
+            return
+        with self._own_random_state():
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.generators["dropout"])))
+            yield
+
+
+class _Watch:
+    """Looks for divergence in every iteration's numbers without making a GPU wait: those are read one later."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._pending = device, None
+
+    def look(self, iteration: int, values: Tensor) -> None:
+        previous = self._pending
+        host = values.to("cpu", non_blocking=True)
+        ready = None
+        if self._device.type == "cuda":
+            ready = torch.cuda.Event()
+            ready.record()
+        self._pending = (iteration, host, ready)
+        if self._device.type == "cuda":
+            self._check(previous)
+        else:
+            self.finish()
+
+    def finish(self) -> None:
+        """Check what has not been checked yet."""
+        pending, self._pending = self._pending, None
+        self._check(pending)
+
+    def _check(self, pending: tuple | None) -> None:
+        if pending is None:
+            return
+        iteration, host, ready = pending
+        if ready is not None:
+            ready.synchronize()
+        values = dict(zip(RECORDED, host.tolist(), strict=False))
+        if bool(torch.isfinite(host).all()) and abs(values["loss"]) <= LOSS_LIMIT:
+            return
+        self._pending = None
+        raise Diverged(
+            f"training diverged in iteration {iteration}: loss {values['loss']:.4g}, energies "
+            f"{values['energy_pos']:.4g} (data) and {values['energy_neg']:.4g} (samples), gradient norms "
+            f"{values['grad_norm']:.4g} (images) and {values['weight_grad_norm']:.4g} (weights); lower train.lr, raise "
+            "train.l2_coeff, change train.seed, or set train.on_divergence to restart",
+            iteration,
+            values,
+        )
+
+
+def _copied(value):
+    """A copy on the CPU of the tensors in nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def unusual(rows: list[dict[str, float]]) -> str:
+    """A warning where the last row's energy gap or gradient norms are far outside those of the 50 rows before.
+
+    Far: more than ten times the median absolute deviation from their median, and than a tenth of the median. Empty
+    where all is usual, or where there are fewer than 20 rows to compare with.
+    """
+    *before, row = rows[-51:] if rows else [{}]
+    if len(before) < 20:
+        return ""
+    for key in ("energy_gap", "grad_norm", "weight_grad_norm"):
+        values = torch.tensor([earlier[key] for earlier in before], dtype=torch.float64)
+        middle = float(values.median())
+        spread = float((values - middle).abs().median())
+        if abs(row[key] - middle) > 10 * spread + 0.1 * abs(middle):
+            return f"{key} is {row[key]:.4g} in iteration {row['iteration']}, usually {middle:.4g} ± {spread:.2g}"
+    return ""
+
+
+def train_model(
+    train: Train,
+    data: ImageSet,
+    init: GaussianInit | UniformInit,
+    device: torch.device,
+    *,
+    on_log: Callable[[Training], None] = lambda _: None,
+    on_grid: Callable[[int, Tensor], None] = lambda *_: None,
+    on_divergence: Callable[[Diverged, Training], None] = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+    states: StateStore | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train on `data` with chains started from `init`, from the newest of `states` if there is one.
+
+    on_log: called after every `log_every` iterations; on_grid: at the end of every `grid_every` epochs and of the
+    last with the epoch and the first 100 chains; on_divergence: before a divergence is acted upon. stop: asked before
+    every iteration; when it says so the state is saved and Stopped raised. Raises Diverged at a divergence, or after
+    `max_restarts` of them with on_divergence "restart". An interrupted run that goes on ends in the same numbers as
+    one that was not.
+    """
+    run = Training(train, data, init, device)
+    record = states.newest() if states else None
+    if record is not None:
+        run.load(record)
+        say(f"goes on from iteration {run.iteration} of {run.total}")
+    while True:
+        try:
+            while run.iteration < run.total:
+                if stop():
+                    if states:
+                        states.save(run.state(), run.iteration, stopped=True)
+                    raise Stopped(f"stopped before iteration {run.iteration} of {run.total}, with its state saved")
+                run.step()
+                last = run.iteration == run.total
+                if run.rows and run.rows[-1]["iteration"] == run.iteration - 1:
+                    on_log(run)
+                    if warning := unusual(run.rows):
+                        say(f"warning: {warning}")
+                if run.iteration % run.per_epoch == 0 and (run.epoch % train.grid_every == 0 or last):
+                    on_grid(run.epoch, run.buffer.images[:100])
+                if states and run.iteration % train.save_every == 0 and not last:
+                    states.save(run.state(), run.iteration)
+            return run.finish()
+        except Diverged as error:
+            on_divergence(error, run)
+            restarts = run.restarts
+            if train.on_divergence == "stop" or restarts >= train.max_restarts:
+                raise
+            record = states.back() if states else None
+            run = Training(train, data, init, device)
+            if record is not None:
+                run.load(record)
+            while run.restarts <= restarts:
+                run.reseed_chains()
+            say(f"{error}; restart {run.restarts} of {train.max_restarts} from iteration {run.iteration}")
+            if states:
+                states.save(run.state(), run.iteration)

@@ -25,8 +25,10 @@ def work(args, settings) -> None:
     device = cli.device_for(settings.compute)
     checkpoint = load_checkpoint(args.checkpoint, device)
     record = {"accuracy": None, "loss": None, "status": "no classifier: pyx_weight is 0"}
-    test = load_images(args.test, checkpoint.shape)
-    if checkpoint.train["pyx_weight"] > 0:
+    test = load_images(args.test, checkpoint.shape, allow_empty=True)
+    if checkpoint.train["pyx_weight"] > 0 and not len(test):
+        record["status"] = "no held-out images: all train"
+    elif checkpoint.train["pyx_weight"] > 0:
         if test.labels is None or test.n_classes > checkpoint.n_classes:
             raise DataError(f"{args.test}: labels do not fit a classifier of {checkpoint.n_classes} classes")
         batches = test.images.split(settings.compute.eval_batch_size)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mebm import params
-from mebm.errors import MebmError, ParamsError
+from mebm.errors import MebmError, ParamsError, Stopped
 
 KINDS = {
     "dataset": params.DATASET_STAGES,
@@ -53,6 +53,8 @@ def execute(
         return 0
     except ParamsError as error:
         return _fail(error, 2)
+    except Stopped as error:
+        return _fail(f"{error}; run the same command to go on", 130)
     except MebmError as error:
         return _fail(error, 1)
     except MemoryError:
@@ -75,12 +77,21 @@ def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
     return ""
 
 
-def device_for(compute: params.Compute):
-    """The torch device that `compute` asks for, with its threads set. Raises ParamsError where there is none."""
+def device_for(compute: params.Compute, claimed: str | None = None):
+    """The torch device that `compute` asks for, with its threads and determinism set.
+
+    claimed: the GPU that this process took for itself, which is then the only one that it sees. Raises ParamsError
+    where there is no such device.
+    """
     import torch
 
     torch.set_num_threads(compute.cpu_threads)
     has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.use_deterministic_algorithms(compute.deterministic)
+        torch.backends.cudnn.benchmark = not compute.deterministic
+        if claimed is not None:
+            return torch.device("cuda")
     if compute.device.startswith("cuda") and not has_cuda:
         raise ParamsError(f"compute.device is {compute.device}, but there is no CUDA device; set it to auto or cpu")
     if compute.device == "auto":

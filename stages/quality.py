@@ -24,7 +24,7 @@ def work(args, settings) -> None:
     manifest = read_json(args.manifest)
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
-    common = {key: manifest[key] for key in ("seed", "checkpoint_sha256")}
+    common = {key: manifest[key] for key in ("seed", "restarts", "checkpoint_sha256")}
     records = {}
     for protocol, conditions in manifest["protocols"].items():
         path = args.images / f"{protocol}.npz"

@@ -11,6 +11,7 @@ from mebm.errors import ParamsError
 from mebm.files import sha256, write_json
 from mebm.generation import class_probabilities, select
 from mebm.images import save_grid
+from mebm.state import discard
 from stages import cli
 
 
@@ -22,12 +23,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
+    discard(settings.name)  # the engine has recorded the checkpoint, so training's states have done their duty
     checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
     chains, head_is_trained = checkpoint.replay_buffer, checkpoint.train["pyx_weight"] > 0
     probabilities = class_probabilities(checkpoint.model, chains, settings.compute.eval_batch_size)
     predicted = probabilities.argmax(1)
     manifest = {"source": "replay buffer", "buffer_size": len(chains), "seed": checkpoint.train["seed"]}
-    manifest |= {"iterations": checkpoint.iterations, "checkpoint_sha256": sha256(args.checkpoint), "protocols": {}}
+    manifest |= {"iterations": checkpoint.iterations, "restarts": checkpoint.restarts}
+    manifest |= {"checkpoint_sha256": sha256(args.checkpoint), "protocols": {}}
     for protocol in settings.sample.protocols:
         kept, record = select(protocol, probabilities, settings.sample.keep_ratio, head_is_trained)
         if len(kept) < 2:

@@ -1,18 +1,27 @@
-"""Train a run: checkpoint.pt, log.csv with the curves, and grids/ with pictures of the buffer."""
+"""Train a run: checkpoint.pt, log.csv with the curves, and grids/ with pictures of the buffer.
 
-import csv
+State is saved under .state/ as it goes. Run the same command again after any interruption: it goes on where it was and
+ends in the same numbers. SIGTERM and SIGINT save first.
+"""
+
+import shutil
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mebm.checkpoint import Checkpoint, save_checkpoint
 from mebm.cost import estimate
 from mebm.data import load_images, unit_to_bytes
-from mebm.errors import ParamsError
-from mebm.files import replacing, write_json
+from mebm.devices import claim
+from mebm.errors import Diverged, ParamsError
+from mebm.files import read_json, sha256, write_json, write_text
 from mebm.gaussian import load_init
 from mebm.images import save_grid
-from mebm.training import LOG_COLUMNS, train_model
+from mebm.state import ROOT, StateStore, run_key
+from mebm.training import LOG_COLUMNS, Training, train_model
 from stages import cli
 
 
@@ -21,51 +30,135 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--train", type=Path, required=True, help="archive of training images")
     parser.add_argument("--gaussian", type=Path, required=True, help="statistics of the initial distribution")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--state", type=Path, default=ROOT, help="folder of saved states (%(default)s)")
+    parser.add_argument("--restart", action="store_true", help="drop the saved state and start over")
     return cli.execute(parser, argv, work)
 
 
 def work(args, settings) -> None:
-    device = cli.device_for(settings.compute)
+    name, train, compute = settings.name, settings.train, settings.compute
+    claimed = claim(compute.device, cli.log.info)
+    device = cli.device_for(compute, claimed)
     data = load_images(args.train)
-    init = load_init(settings.train.init, args.gaussian, data.shape)
+    init = load_init(train.init, args.gaussian, data.shape)
+    _check_cost(settings, data, device, claimed)
+
+    inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
+    conditions = {"settings": train.model_dump(), "threads": compute.cpu_threads, "device": device.type}
+    key = run_key(**conditions, deterministic=compute.deterministic, inputs=inputs)
+    store = StateStore(args.state / name / key, cli.log.info)
+    with store.locked(), _asked_to_stop() as stop:
+        if args.restart:
+            store.clear()
+        (store.folder / "finished").unlink(missing_ok=True)
+        record = _Record(args, name, store.folder)
+        trained = train_model(
+            train,
+            data,
+            init,
+            device,
+            on_log=record.log,
+            on_grid=record.grid,
+            on_divergence=record.divergence,
+            say=lambda line: cli.log.info("%s: %s", name, line),
+            states=store,
+            stop=stop,
+        )
+        record.write(trained.rows)
+        checkpoint = Checkpoint(
+            trained.model,
+            trained.buffer.images,
+            train.model_dump(),
+            data.shape,
+            data.n_classes,
+            trained.iterations,
+            trained.restarts,
+        )
+        save_checkpoint(args.out / "checkpoint.pt", checkpoint)
+        # What is left goes when the next stage starts: until then, no result is recorded anywhere.
+        (store.folder / "finished").touch()
+
+
+class _Record:
+    """Curves and pictures of a run: live beside the logs and the state, at the end among the outputs."""
+
+    def __init__(self, args, name: str, folder: Path):
+        self._args, self._name, self._folder = args, name, folder
+        self._live, self._written = args.logs / f"train.{name}.csv", -1
+        self._show = cli.progress(name)
+        seconds = folder / "seconds.json"
+        self._before = read_json(seconds)["seconds"] if seconds.is_file() else 0.0
+        self._start = time.monotonic()
+
+    def log(self, run: Training) -> None:
+        rows = run.rows
+        if self._written != len(rows) - 1:  # the first time, after a resumption or a restart
+            write_text(self._live, _csv(rows))
+        else:
+            with open(self._live, "a") as file:
+                file.write(_csv(rows[-1:], header=False))
+        self._written = len(rows)
+        write_json(self._folder / "seconds.json", {"seconds": self._seconds()})
+        self._show(run.iteration, run.total, f"energy gap {rows[-1]['energy_gap']:+.3f}")
+
+    def grid(self, epoch: int, chains) -> None:
+        save_grid(self._folder / "grids" / f"epoch_{epoch:04d}.png", unit_to_bytes(chains.cpu()), 10)
+
+    def divergence(self, error: Diverged, run: Training) -> None:
+        values = {key: repr(value) for key, value in error.values.items()}  # JSON has no NaN
+        stem = self._args.logs / f"diverged.{self._name}"
+        write_json(stem.with_name(stem.name + ".json"), {"iteration": error.iteration, **values})
+        chains = run.buffer.images[:100].detach().cpu().nan_to_num(0, 1, -1).clamp(-1, 1)
+        save_grid(stem.with_name(stem.name + ".png"), unit_to_bytes(chains), 10)
+        cli.log.info("%s: %s.json and .png show where", self._name, stem)
+
+    def write(self, rows: list[dict]) -> None:
+        write_text(self._args.out / "log.csv", _csv(rows))
+        shutil.rmtree(self._args.out / "grids", ignore_errors=True)
+        shutil.copytree(self._folder / "grids", self._args.out / "grids", copy_function=shutil.copyfile)
+        # Beside the log and not among the artifacts: a time is never the same twice.
+        write_json(self._args.logs / f"time.{self._name}.json", {"hours": self._seconds() / 3600})
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+
+def _csv(rows: list[dict], header: bool = True) -> str:
+    lines = [",".join(f"{row[key]:.6g}" if key in row else "" for key in LOG_COLUMNS) for row in rows]
+    return "".join(f"{line}\n" for line in ([",".join(LOG_COLUMNS)] if header else []) + lines)
+
+
+def _check_cost(settings, data, device, claimed: str | None) -> None:
+    """Say what training will cost, and refuse it on a CPU beyond compute.cpu_hours."""
     cost, hours = estimate(settings.train, data.shape, len(data), data.labels is not None, device)
+    on = f"{device}" + (f" (GPU {claimed})" if claimed else "")
     message = "%s: %d iterations, %.3g PFLOP, about %.2g hours on %s"
-    cli.log.info(message, settings.name, cost.iterations, cost.flops / 1e15, hours, device)
+    cli.log.info(message, settings.name, cost.iterations, cost.flops / 1e15, hours, on)
     limit = settings.compute.cpu_hours
     if device.type == "cpu" and limit is not None and hours > limit:
         raise ParamsError(
             f"{settings.name}: training would take about {hours:.3g} hours on this CPU, more than compute.cpu_hours "
             f"({limit:g}); use a GPU, or set compute.cpu_hours to null to train here all the same"
         )
-    start = time.monotonic()
-    show = cli.progress(settings.name)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with replacing(args.out / "log.csv") as temporary, open(temporary, "w", newline="") as file:
-        table = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
-        table.writeheader()
 
-        def on_log(row: dict, total: int) -> None:
-            table.writerow({key: f"{value:.6g}" for key, value in row.items()})
-            file.flush()
-            show(int(row["iteration"]) + 1, total, f"energy gap {row['energy_gap']:+.3f}")
 
-        def on_grid(epoch: int, chains) -> None:
-            save_grid(args.out / "grids" / f"epoch_{epoch:04d}.png", unit_to_bytes(chains.cpu()), 10)
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """A question whether SIGTERM or SIGINT came; a second one ends the process as usual."""
+    asked = False
 
-        trained = train_model(settings.train, data, init, device, on_log, on_grid)
-    save_checkpoint(
-        args.out / "checkpoint.pt",
-        Checkpoint(
-            trained.model,
-            trained.buffer.images,
-            settings.train.model_dump(),
-            data.shape,
-            data.n_classes,
-            trained.iterations,
-        ),
-    )
-    # Beside the log and not among the artifacts: a time is never the same twice.
-    write_json(args.logs / f"time.{settings.name}.json", {"hours": (time.monotonic() - start) / 3600})
+    def handler(number: int, _) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(number, signal.SIG_DFL)
+        cli.log.info("%s: saving before the next iteration", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 if __name__ == "__main__":

