@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -75,7 +75,7 @@ class StateStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
-                torch.save(record, file)
+                _save(record, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -84,10 +84,10 @@ class StateStore:
                 os.fsync(handle)
             finally:
                 os.close(handle)
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+        except OSError as error:
             temporary.unlink(missing_ok=True)
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-            raise StateError(f"{path}: cannot be written ({reason[:120]}); free some space and run again") from error
+            reason = error.strerror or error
+            raise StateError(f"{path}: cannot be written ({reason}); free some space and run again") from error
         if not stopped:
             for old in [*self._regular()[:-KEPT], self.folder / "stopped.pt"]:
                 old.unlink(missing_ok=True)
@@ -127,6 +127,29 @@ class StateStore:
             self._say(f"{path}: cannot be read ({' '.join(str(error).split())[:80]}); going back to the one before")
             return None
         return record
+
+
+def _save(record: dict[str, Any], file: BinaryIO) -> None:
+    """torch.save, but an error of the file itself comes out as it was: torch hides a full disk behind its own."""
+
+    class Recording:
+        error: OSError | None = None
+
+        def write(self, data) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                self.error = error
+                raise
+
+        def flush(self) -> None:
+            file.flush()
+
+    recording = Recording()
+    try:
+        torch.save(record, recording)
+    except RuntimeError as error:
+        raise recording.error or error from error
 
 
 def discard(run: str, root: Path = ROOT) -> None:
