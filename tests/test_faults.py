@@ -2,6 +2,8 @@
 
 import os
 import random
+import signal
+import time
 
 import faults
 import pytest
@@ -28,3 +30,27 @@ def test_killed_training_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
     faults.two_at_once(faults.make(tmp_path / "two", 1), {"0", "1"}, tally)
     assert sum(tally.injected.values()) >= 8
     assert tally.lost == []
+
+
+@pytest.mark.slow
+def test_reading_works_while_training_and_a_second_run_says_what_is_busy(tmp_path):
+    folder = faults.make(tmp_path / "busy", 40)
+    process = faults.start(folder, "dvc")
+    try:
+        while not faults.states(folder):
+            assert process.poll() is None
+            time.sleep(0.1)
+        shown = run(folder, "python", "-m", "stages.status")
+        assert f"running: dvc repro train@mjem (process {process.pid})" in shown
+        assert "not up to date: train@mjem" in shown
+        run(folder, "dvc", "metrics", "show")
+        assert f"(PID {process.pid})" in run(folder, "dvc", "status", status=1)
+        assert f"(PID {process.pid})" in run(folder, "dvc", "repro", "train@mjem", status=255)
+        command = ["--run", "mjem", "--train", "data/digits/train.npz", "--gaussian", "data/digits/gaussian.npz"]
+        text = run(folder, "python", "-m", "stages.train", *command, "--out", "elsewhere", status=1)
+        assert "is training this run; wait for it, or stop it first" in text
+        assert process.poll() is None  # and the first is not disturbed
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert "everything is up to date" not in run(folder, "python", "-m", "stages.status")
