@@ -75,15 +75,32 @@ class StreamingMoments:
 def fit_gaussian(images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
     """Mean [D] and covariance [D, D] (divided by N) of block means of images, float64, D = C*h*w.
 
-    images: uint8 [N, C, H, W]. No augmentation. Never more than `batch_size` images exist as floats.
+    images: uint8 [N, C, H, W]. No augmentation. Never more than `batch_size` images exist as floats; without blocks, on
+    a CPU, none: sums and products of bytes are integers, which is exact and several times faster.
     """
     block, _ = _blocks(images.shape[-1])
+    if block == 1 and images.device.type == "cpu":
+        return _moments_of_bytes(images)
     moments = None
     for batch in images.split(batch_size):
         rows = block_mean(bytes_to_unit(batch, torch.float64), block).flatten(1)
         moments = moments or StreamingMoments(rows.shape[1], images.device)
         moments.update(rows)
     return moments.mean, moments.covariance()
+
+
+def _moments_of_bytes(images: Tensor, batch_size: int = 20_000) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of bytes scaled to [-1, 1], from integer sums and products of p - 128."""
+    dimension = images[0].numel()
+    total = torch.zeros(dimension, dtype=torch.int64)
+    products = torch.zeros(dimension, dimension, dtype=torch.int64)
+    for batch in images.split(batch_size):  # 20,000 products of at most 2^14 stay below 2^31
+        rows = (batch.flatten(1) ^ 128).view(torch.int8)
+        total += rows.sum(0, dtype=torch.int64)
+        products += torch._int_mm(rows.T.contiguous(), rows)
+    mean = total.double() / len(images)
+    cov = (products.double() / len(images)).addr_(mean, mean, alpha=-1)
+    return (mean + 128) / 127.5 - 1, cov / 127.5**2
 
 
 @dataclass
