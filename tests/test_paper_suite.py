@@ -14,7 +14,7 @@ from mebm.download import digest
 from mebm.files import read_json
 
 RELEASE = ROOT / "tests" / "oracle" / "wrn10_1_uncond.pt"
-TRAIN = {"depth": 10, "width": 1, "n_steps": 1, "batch_size": 8, "label_batch_size": 8, "buffer_size": 20, "epochs": 1}
+TRAIN = {"depth": 10, "width": 1, "n_steps": 1, "batch_size": 8, "label_batch_size": 8, "buffer_size": 12, "epochs": 1}
 
 
 def paper_params(files: Path) -> dict:
@@ -36,7 +36,7 @@ def paper_params(files: Path) -> dict:
     content = smoke.smoke_params()
     content["dataset"] |= {"downloads": str(downloads), "checksums": checksums, "n_source": 20, "image_size": 32}
     content["features"] |= {"network": "inception", "weights": str(weights), "weights_sha256": weights.stem[-8:]}
-    content["baseline"] |= {"n_images": 12}
+    content["baseline"] |= {"n_images": 4}
     content["train"] |= TRAIN
     content["sample"] |= {"protocols": ["full", "release"]}
     content["quality"] |= {"score_splits": 2}

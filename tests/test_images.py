@@ -1,0 +1,27 @@
+"""Grids of images."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision.utils
+from PIL import Image
+
+from mebm.images import make_grid, save_grid
+
+
+@pytest.mark.parametrize(("n", "channels", "columns"), [(7, 1, 3), (12, 3, 4), (2, 3, 10), (1, 1, 1)])
+def test_the_layout_is_torchvisions(n, channels, columns):
+    images = torch.randint(0, 256, (n, channels, 5, 6), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    expected = torchvision.utils.make_grid(images, nrow=columns, padding=1, pad_value=128)
+    assert n == 1 or torch.equal(make_grid(images, columns), expected)  # of one image torchvision makes no grid
+    assert make_grid(images, columns)[:, 1:6, 1:7].equal(images[0].expand(3, -1, -1))
+
+
+def test_every_pixel_is_a_square(tmp_path):
+    images = torch.arange(8).reshape(2, 1, 2, 2).to(torch.uint8)
+    save_grid(tmp_path / "grid.png", images, 2, scale=3)
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert picture.shape == (4 * 3, 7 * 3, 3)
+    assert (picture[3:6, 3:6] == 0).all()
+    assert (picture[6:9, 6:9] == 3).all()
+    assert (picture[:3] == 128).all()
