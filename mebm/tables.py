@@ -94,7 +94,7 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
     if restarts := max(record.get("restarts", 0) for record in quality.values()):
         summary["restarts"] = restarts
     try:
-        return summary | {key: accuracy[key] for key in ("accuracy", "loss")}
+        return summary | {"n_test": accuracy["n_images"]} | {key: accuracy[key] for key in ("accuracy", "loss")}
     except KeyError as error:
         raise DataError(f"a metric record lacks the key {error}; run its stage again") from error
 
@@ -166,7 +166,8 @@ def _compared(
         ]
         figure = float(match.value.iloc[0]) if len(match) else None
         difference = f"{mean(values) - figure:+.{decimals}f}" if values and figure is not None else DASH
-        counts = sorted({record["n_images"] for record in numbers if record.get("n_images")})
+        of = "n_test" if metric in ("accuracy", "loss") else "n_images"
+        counts = sorted({record[of] for record in numbers if record.get(of)})
         rows.append(
             (
                 *(title, method, NAMES[metric], match.value.iloc[0] if len(match) else DASH),

@@ -17,7 +17,7 @@ def summary(fcd: float, accuracy: float | None = None) -> dict:
 def fid(value: float, score: float = 8.0, accuracy: float | None = None, release: float | None = None) -> dict:
     record = {"fid": value, "is_mean": score, "n_images": 10000}
     other = {} if release is None else {"release": {**record, "fid": release, "n_images": 9000}}
-    return {**record, **other, "accuracy": accuracy, "loss": None if accuracy is None else 0.2}
+    return {**record, **other, "n_test": 1000, "accuracy": accuracy, "loss": None if accuracy is None else 0.2}
 
 
 @pytest.fixture
@@ -101,6 +101,7 @@ def test_classification(paper):
         ("accuracy % ↑", "94.08", "94.00", "-0.08"),
         ("test loss ↓", "0.212", "0.200", "-0.012"),
     ]
+    assert {row["images"] for row in ours} == {"1000"}
     assert not rows(table, method="M-EBM, K = 5")
     assert rows(table, method="WRN-28-10")[0]["published"] == "96.2"
 
@@ -144,7 +145,7 @@ def test_summary_takes_what_tables_need():
     short = {"fcd": 1.0, "classifier_score": 8.0, "n_images": 500}
     quality = {"full": record, "release": record}
     accuracy = {"accuracy": 0.9, "loss": 0.1}
-    assert summarise(quality, {**accuracy, "n_images": 9}) == {**short, "release": short, **accuracy}
+    assert summarise(quality, {**accuracy, "n_images": 9}) == {**short, "release": short, "n_test": 9, **accuracy}
     assert summarise({"full": record}) == short
     with pytest.raises(DataError, match="lacks the key 'fcd'"):
         summarise({"full": {}})
