@@ -38,6 +38,11 @@ def needs(stage):
     return lambda wildcards: GRAPH.inputs(stage, wildcards.name)
 
 
+def n_devices(stage, name):
+    """GPUs of a job, counted by --resources gpu=N."""
+    return PARAMS.resolve("train", name).train.devices if stage == "train" else 0
+
+
 def makes(stage):
     """Outputs; those without a suffix are folders."""
     return [out if "." in Path(out).name else directory(out) for out in GRAPH.patterns(stage)]
@@ -85,6 +90,6 @@ for stage in GRAPH.stages:
             threads: THREADS if stage in COMPUTES else 1
             priority: PRIORITY.get(stage, 0)
             resources:
-                gpu=1 if stage == "train" else 0,
+                gpu=lambda wildcards, rule=stage: n_devices(rule, wildcards.name),
             shell:  # formatted when the job runs, so it must not use the loop's variable
                 DVC + "{rule}@{wildcards.name}"

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from mebm.errors import ParamsError
 
@@ -24,11 +25,11 @@ def visible_ids() -> list[str]:
     return sorted(re.sub(r"\D", "", path.name) for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
-def claim(device: str, say: Callable[[str], None], poll: float = 1.0) -> str | None:
-    """Take a GPU for this process and make it the only one that CUDA sees; wait while all are taken.
+def claim(device: str, say: Callable[[str], None], count: int = 1, poll: float = 1.0) -> str | None:
+    """Take `count` GPUs for this process and make them the only ones that CUDA sees; wait while too many are taken.
 
-    device: "auto" or "cuda" for any, "cuda:N" for the N-th visible one, "cpu" for none. Returns the id, or None
-    without GPUs. To be called before CUDA starts. Raises ParamsError for an N that there is not.
+    device: "auto" or "cuda" for any, "cuda:N" for the N-th visible one, "cpu" for none. Returns the ids, joined by
+    commas, or None without GPUs. To be called before CUDA starts. Raises ParamsError for more than there are.
     """
     ids = visible_ids()
     if device == "cpu" or not ids:
@@ -38,10 +39,13 @@ def claim(device: str, say: Callable[[str], None], poll: float = 1.0) -> str | N
         if index >= len(ids):
             raise ParamsError(f"compute.device is {device}, but {len(ids)} GPUs are visible; lower it, or set auto")
         ids = [ids[index]]
+    if count > len(ids):
+        raise ParamsError(f"train.devices is {count}, but {len(ids)} GPUs are visible; lower it")
     folder = Path(tempfile.gettempdir()) / f"mebm-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     told = False
     while True:
+        taken: dict[str, IO] = {}
         for name in ids:
             file = open(folder / re.sub(r"\W", "_", name), "a")  # noqa: SIM115 held until the process ends
             try:
@@ -49,9 +53,15 @@ def claim(device: str, say: Callable[[str], None], poll: float = 1.0) -> str | N
             except OSError:
                 file.close()
                 continue
-            _held.append(file)
-            os.environ["CUDA_VISIBLE_DEVICES"] = name
-            return name
+            taken[name] = file
+            if len(taken) == count:
+                for held in taken.values():
+                    os.set_inheritable(held.fileno(), True)  # torchrun, which takes this process's place, keeps them
+                _held.extend(taken.values())
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+                return ",".join(taken)
+        for file in taken.values():  # all or none, so that two jobs never wait for each other
+            file.close()
         if not told:
             say(f"waiting for one of the GPUs {', '.join(ids)}: all are training")
             told = True

@@ -156,6 +156,8 @@ class Train(Section):
     decay_factor: Annotated[float, Field(gt=0, le=1)]
     precision: Literal["float32", "bf16"]
     compile: bool
+    devices: Annotated[int, Field(ge=1, le=64)]
+    sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
     max_restarts: Annotated[int, Field(ge=0, le=100)]
     restart_lr_factor: Annotated[float, Field(gt=0, le=1)]

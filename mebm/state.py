@@ -20,7 +20,19 @@ from mebm.errors import StateError
 
 ROOT = Path(".state")
 KEPT = 2
-_METHOD = ("buffer", "data", "energy", "gaussian", "loss", "seeds", "sgld", "state", "training", "wideresnet")
+_METHOD = (
+    "buffer",
+    "data",
+    "energy",
+    "gaussian",
+    "loss",
+    "parallel",
+    "seeds",
+    "sgld",
+    "state",
+    "training",
+    "wideresnet",
+)
 
 
 def run_key(**conditions: Any) -> str:
@@ -98,12 +110,12 @@ class StateStore:
         readable = [record for _, record in found if record is not None]
         return max(readable, key=lambda record: record["iteration"], default=None)
 
-    def back(self) -> dict[str, Any] | None:
+    def back(self, drop: bool = True) -> dict[str, Any] | None:
         """The oldest regular state that can be read, to go back to after a divergence; later ones are dropped."""
         for path in self._regular():
             record = self._read(path)
             if record is not None:
-                for later in (p for p in (*self._regular(), self.folder / "stopped.pt") if p != path):
+                for later in (p for p in (*self._regular(), self.folder / "stopped.pt") if drop and p != path):
                     later.unlink(missing_ok=True)
                 return record
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mebm import parallel
 from mebm.buffer import ReplayBuffer
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.energy import EnergyModel, build_model
@@ -141,17 +142,21 @@ class Training:
                 dropout=train.dropout,
             )
         self.model.to(device).train()
+        if train.sync_batchnorm and parallel.world() > 1 and device.type == "cuda":
+            self.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if train.compile:
             self.model.backbone.compile()
         self.optimiser = make_optimiser(self.model, train)
-        self.generators = {
-            "initial draws": generator_for("initial draws", train.seed, device),
-            "sgld noise": generator_for("sgld noise", train.seed, device),
-            "chains": generator_for("chains", train.seed),
-            "augmentation": generator_for("augmentation", train.seed),
-            "dropout": generator_for("dropout", train.seed),
-        }
-        self.buffer = ReplayBuffer(self.init.sample(train.buffer_size, self.generators["initial draws"]))
+        self.batch_size = parallel.share(train.batch_size, "train.batch_size")
+        parallel.share(train.label_batch_size, "train.label_batch_size")
+        parallel.share(train.buffer_size, "train.buffer_size")
+        self.generators = self._generators()
+        first = generator_for(
+            "initial draws", train.seed, device
+        )  # all ranks know the whole buffer, and keep their part
+        self.buffer = ReplayBuffer(parallel.shard_of(self.init.sample(train.buffer_size, first)).clone())
+        if parallel.world() == 1:
+            self.generators["initial draws"] = first
         self.plain = BatchStream(len(data), train.batch_size, generator_for("plain batches", train.seed), device)
         self.labelled = BatchStream(
             len(data), train.label_batch_size, generator_for("labelled batches", train.seed), device
@@ -186,15 +191,15 @@ class Training:
         # --- draw
         x_pos = x_init = labelled = None
         if train.px_weight:
-            x_pos = bytes_to_unit(self.data.images[self.plain.next()])
+            x_pos = bytes_to_unit(self.data.images[parallel.mine(self.plain.next())])
             indices, x_init = self.buffer.draw(
-                train.batch_size,
+                self.batch_size,
                 train.reinit_freq,
                 lambda n: self.init.sample(n, self.generators["initial draws"]),
                 self.generators["chains"],
             )
         if train.pyx_weight:
-            picked = self.labelled.next()
+            picked = parallel.mine(self.labelled.next())
             crop = self.generators["augmentation"]
             views = augment(self.data.images[picked], train.augment_pad, train.augment_flip, crop)
             labelled = bytes_to_unit(views), self.data.labels[picked]
@@ -208,8 +213,7 @@ class Training:
         # --- step
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        terms["weight_grad_norm"] = torch.nn.utils.get_total_norm(gradients)
+        terms["weight_grad_norm"] = self._gradient_norm(terms["loss"])
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
@@ -227,25 +231,48 @@ class Training:
         if self._interval == train.log_every or last:
             self._watch.finish()
             row = {"iteration": self.iteration - 1, "epoch": (self.iteration - 1) // self.per_epoch, "lr": rate}
-            row |= dict(zip(RECORDED, (self._sums / self._interval).tolist(), strict=True))
+            means = parallel.mean_over_ranks(self._sums / self._interval)
+            row |= dict(zip(RECORDED, means.tolist(), strict=True))
             row |= {"x_neg_min": float(x_neg.min()), "x_neg_max": float(x_neg.max())} if x_neg is not None else {}
             self.rows.append(row)
             self._sums.zero_()
             self._interval = 0
 
+    def _generators(self, since: int = 0) -> dict[str, torch.Generator]:
+        """A generator for each purpose and rank; anew for a run that goes on with another number of ranks."""
+        of = f", rank {parallel.rank()} of {parallel.world()}" if parallel.world() > 1 else ""
+        of += f", from iteration {since}" if since else ""
+        seed = self.train.seed
+        return {
+            "initial draws": generator_for(f"initial draws{of}", seed, self.device),
+            "sgld noise": generator_for(f"sgld noise{of}", seed, self.device),
+            "chains": generator_for(f"chains{of}", seed),
+            "augmentation": generator_for(f"augmentation{of}", seed),
+            "dropout": generator_for(f"dropout{of}", seed),
+        }
+
+    def _gradient_norm(self, loss: Tensor) -> Tensor:
+        """Norm of the gradients, averaged over ranks first; infinite for all where any rank's loss is out of bounds."""
+        parameters = list(self.model.parameters())
+        bad = ~(loss.detach().abs() <= LOSS_LIMIT)
+        n_bad = parallel.average_gradients(parameters, bad) if parallel.world() > 1 else None
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return norm if n_bad is None else torch.where(n_bad > 0, torch.inf, norm)
+
     def state(self) -> dict:
-        """Everything that the next iteration depends on, as plain values and tensors on the CPU."""
+        """Everything that the next iteration depends on, as plain values and tensors on the CPU, of all ranks."""
         self._watch.finish()
         return {
+            "world": parallel.world(),
             "iteration": self.iteration,
             "model": _copied(self.model.state_dict()),
             "optimiser": _copied(self.optimiser.state_dict()),
-            "buffer": self.buffer.images.cpu().clone(),
+            "buffer": parallel.gathered(self.buffer.images),
             "streams": {"plain": self.plain.state(), "labelled": self.labelled.state()},
-            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
+            "generators": parallel.of_all_ranks({name: g.get_state() for name, g in self.generators.items()}),
             "rows": [dict(row) for row in self.rows],
             "restarts": self.restarts,
-            "sums": self._sums.cpu().clone(),
+            "sums": parallel.of_all_ranks(self._sums.cpu().clone()),
             "interval": self._interval,
         }
 
@@ -254,15 +281,19 @@ class Training:
         self.iteration = record["iteration"]
         self.model.load_state_dict(record["model"])
         self.optimiser.load_state_dict(record["optimiser"])
-        self.buffer.images.copy_(record["buffer"])
+        self.buffer.images.copy_(parallel.shard_of(record["buffer"]))
         self.plain.load(record["streams"]["plain"])
         self.labelled.load(record["streams"]["labelled"])
-        for name, generator in self.generators.items():
-            generator.set_state(record["generators"][name])
-        self.rows = [dict(row) for row in record["rows"]]
         self.restarts = record["restarts"]
-        self._sums.copy_(record["sums"])
         self._interval = record["interval"]
+        if record["world"] == parallel.world():
+            for name, generator in self.generators.items():
+                generator.set_state(record["generators"][parallel.rank()][name])
+            self._sums.copy_(record["sums"][parallel.rank()])
+        else:  # other shards, so other chains from here on; the data streams go on where they were
+            self.generators = self._generators(since=self.iteration)
+            self._sums.copy_(torch.stack(record["sums"]).mean(0))
+        self.rows = [dict(row) for row in record["rows"]]
         self._watch = _Watch(self.device)
 
     def reseed_chains(self) -> None:
@@ -270,13 +301,15 @@ class Training:
         self.restarts += 1
         for name in ("initial draws", "sgld noise", "chains"):
             generator = self.generators[name]
-            fresh = generator_for(f"{name}, restart {self.restarts}", self.train.seed, generator.device)
+            purpose = f"{name}, restart {self.restarts}, rank {parallel.rank()}"
+            fresh = generator_for(purpose, self.train.seed, generator.device)
             generator.set_state(fresh.get_state())
 
     def finish(self) -> Trained:
         """What the run leaves. Raises Diverged if its last iteration did."""
         self._watch.finish()
-        return Trained(self.model, self.buffer, self.total, self.rows, self.restarts)
+        buffer = ReplayBuffer(parallel.gathered(self.buffer.images)) if parallel.world() > 1 else self.buffer
+        return Trained(self.model, buffer, self.total, self.rows, self.restarts)
 
     def _own_random_state(self):
         return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
@@ -385,6 +418,7 @@ def train_model(
     one that was not.
     """
     run = Training(train, data, init, device)
+    check = 1 if parallel.world() == 1 else train.log_every  # asking all ranks takes a message
     record = states.newest() if states else None
     if record is not None:
         run.load(record)
@@ -392,9 +426,9 @@ def train_model(
     while True:
         try:
             while run.iteration < run.total:
-                if stop():
+                if run.iteration % check == 0 and parallel.any_rank(stop()):
                     if states:
-                        states.save(run.state(), run.iteration, stopped=True)
+                        _save(states, run, stopped=True)
                     raise Stopped(f"stopped before iteration {run.iteration} of {run.total}, with its state saved")
                 run.step()
                 last = run.iteration == run.total
@@ -405,14 +439,14 @@ def train_model(
                 if run.iteration % run.per_epoch == 0 and (run.epoch % train.grid_every == 0 or last):
                     on_grid(run.epoch, run.buffer.images[:100])
                 if states and run.iteration % train.save_every == 0 and not last:
-                    states.save(run.state(), run.iteration)
+                    _save(states, run)
             return run.finish()
         except Diverged as error:
             on_divergence(error, run)
             restarts = run.restarts
             if train.on_divergence == "stop" or restarts >= train.max_restarts:
                 raise
-            record = states.back() if states else None
+            record = states.back(drop=parallel.rank() == 0) if states else None
             run = Training(train, data, init, device)
             if record is not None:
                 run.load(record)
@@ -420,4 +454,11 @@ def train_model(
                 run.reseed_chains()
             say(f"{error}; restart {run.restarts} of {train.max_restarts} from iteration {run.iteration}")
             if states:
-                states.save(run.state(), run.iteration)
+                _save(states, run)
+
+
+def _save(states: StateStore, run: Training, stopped: bool = False) -> None:
+    """All ranks give their part of the state, the first one writes it."""
+    record = run.state()
+    if parallel.rank() == 0:
+        states.save(record, run.iteration, stopped)

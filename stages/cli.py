@@ -90,8 +90,8 @@ def device_for(compute: params.Compute, claimed: str | None = None):
     if has_cuda:
         torch.use_deterministic_algorithms(compute.deterministic)
         torch.backends.cudnn.benchmark = not compute.deterministic
-        if claimed is not None:
-            return torch.device("cuda")
+        if claimed is not None:  # one id, or the number of this process among several
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if compute.device.startswith("cuda") and not has_cuda:
         raise ParamsError(f"compute.device is {compute.device}, but there is no CUDA device; set it to auto or cpu")
     if compute.device == "auto":
@@ -104,7 +104,7 @@ def progress(label: str) -> Callable[[int, int, str], None]:
     from tqdm import tqdm
 
     start, tenth = time.monotonic(), -1
-    bar = tqdm(desc=label, unit="it", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    bar = tqdm(desc=label, unit="it", disable=not sys.stderr.isatty() or _rank() != "0", dynamic_ncols=True)
 
     def show(done: int, total: int, text: str) -> None:
         nonlocal tenth
@@ -135,6 +135,9 @@ def _open_log(path: Path) -> None:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
+    if _rank() != "0":
+        log.setLevel(logging.CRITICAL)  # of several processes of one run the first one speaks
+        return
     log.setLevel(logging.INFO)
     path.parent.mkdir(parents=True, exist_ok=True)
     for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(path, mode="w", encoding="utf-8")):
@@ -144,12 +147,17 @@ def _open_log(path: Path) -> None:
 
 def _fail(error: object, status: int) -> int:
     line = re.sub(r"\s+", " ", str(error)).strip()
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {line}" if _rank() == "0" else f"rank {_rank()}: error: {line}", file=sys.stderr)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.stream.write(f"error: {line}\n")
             handler.flush()
     return status
+
+
+def _rank() -> str:
+    """Number of this process, as torchrun gives it."""
+    return os.environ.get("RANK", "0")
 
 
 def versions() -> dict[str, str]:

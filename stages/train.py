@@ -4,14 +4,16 @@ State is saved under .state/ as it goes. Run the same command again after any in
 ends in the same numbers. SIGTERM and SIGINT save first.
 """
 
+import os
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from mebm import parallel
 from mebm.checkpoint import Checkpoint, save_checkpoint
 from mebm.cost import estimate
 from mebm.data import load_images, unit_to_bytes
@@ -37,33 +39,63 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(args, settings) -> None:
     name, train, compute = settings.name, settings.train, settings.compute
-    claimed = claim(compute.device, cli.log.info)
-    device = cli.device_for(compute, claimed)
+    if parallel.launched():  # one of the processes that _launch started
+        device = cli.device_for(compute, os.environ["LOCAL_RANK"])
+        with parallel.joined(device):
+            _train(args, settings, device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return
+    claimed = claim(compute.device, cli.log.info, train.devices)
+    if train.devices > 1:
+        cli.log.info("%s: %d processes%s", name, train.devices, f" on GPUs {claimed}" if claimed else "")
+        _launch(args, train.devices)
+    _train(args, settings, cli.device_for(compute, claimed), claimed)
+
+
+def _launch(args, processes: int) -> None:
+    """Give this process's place to torchrun, which starts this command once for each process."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    options = {"run": args.name, "train": args.train, "gaussian": args.gaussian, "out": args.out}
+    options |= {"params": args.params, "logs": args.logs, "state": args.state}
+    own = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it with a warning; cpu_threads decides
+    os.execv(sys.executable, [*command, "-m", "--", "stages.train", *own, *(["--restart"] if args.restart else [])])
+
+
+def _train(args, settings, device, claimed: str | None) -> None:
+    name, train, compute = settings.name, settings.train, settings.compute
+    first = parallel.rank() == 0
     data = load_images(args.train)
     init = load_init(train.init, args.gaussian, data.shape)
     _check_cost(settings, data, device, claimed)
 
     inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
-    conditions = {"settings": train.model_dump(), "threads": compute.cpu_threads, "device": device.type}
+    # Going on with another number of devices is allowed; it continues the run, with other chains.
+    conditions = {
+        "settings": train.model_dump(exclude={"devices"}),
+        "threads": compute.cpu_threads,
+        "device": device.type,
+    }
     key = run_key(**conditions, deterministic=compute.deterministic, inputs=inputs)
     store = StateStore(args.state / name / key, cli.log.info)
-    with store.locked(), _asked_to_stop() as stop:
-        if args.restart:
+    with store.locked() if first else nullcontext(), _asked_to_stop() as stop:
+        if first and args.restart:
             store.clear()
-        (store.folder / "finished").unlink(missing_ok=True)
+        if first:
+            (store.folder / "finished").unlink(missing_ok=True)
+        parallel.any_rank(False)  # none reads the states before the first has looked after them
         record = _Record(args, name, store.folder)
         trained = train_model(
             train,
             data,
             init,
             device,
-            on_log=record.log,
-            on_grid=record.grid,
-            on_divergence=record.divergence,
+            **({"on_log": record.log, "on_grid": record.grid, "on_divergence": record.divergence} if first else {}),
             say=lambda line: cli.log.info("%s: %s", name, line),
             states=store,
             stop=stop,
         )
+        if not first:
+            return
         record.write(trained.rows)
         checkpoint = Checkpoint(
             trained.model,
@@ -131,6 +163,7 @@ def _csv(rows: list[dict], header: bool = True) -> str:
 def _check_cost(settings, data, device, claimed: str | None) -> None:
     """Say what training will cost, and refuse it on a CPU beyond compute.cpu_hours."""
     cost, hours = estimate(settings.train, data.shape, len(data), data.labels is not None, device)
+    hours /= parallel.world()
     on = f"{device}" + (f" (GPU {claimed})" if claimed else "")
     message = "%s: %d iterations, %.3g PFLOP, about %.2g hours on %s"
     cli.log.info(message, settings.name, cost.iterations, cost.flops / 1e15, hours, on)

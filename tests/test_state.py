@@ -234,7 +234,7 @@ def test_devices_are_shared_out_and_freed(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     script = (
         "import os, sys; from mebm.devices import claim\n"
-        "free = claim('auto', lambda line: print(line, flush=True), 0.05)\n"
+        "free = claim('auto', lambda line: print(line, flush=True), poll=0.05)\n"
         "print(free, os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
         "sys.stdin.read()"
     )
