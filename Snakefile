@@ -28,9 +28,6 @@ except MebmError as error:
     raise WorkflowError(str(error))
 
 DVC = "dvc --wait-for-lock repro --single-item "
-# A job takes the threads that the parameter file fixes. The GPU is only counted: one, unless --resources gpu=N says more.
-THREADS = PARAMS.resolve("gaussian", next(iter(PARAMS.datasets))).compute.cpu_threads
-COMPUTES = ("features", "reference", "baseline", "train", "quality", "accuracy", "sample")
 PRIORITY = {"train": 10}  # the longest jobs first
 
 
@@ -38,8 +35,14 @@ def needs(stage):
     return lambda wildcards: GRAPH.inputs(stage, wildcards.name)
 
 
+def n_threads(stage, name):
+    """Threads of a job, as the parameter file fixes them."""
+    compute = getattr(PARAMS.resolve(stage, name), "compute", None)
+    return compute.cpu_threads if compute else 1
+
+
 def n_devices(stage, name):
-    """GPUs of a job, counted by --resources gpu=N."""
+    """GPUs of a job: it takes them itself and waits for them; --resources gpu=N bounds how many are asked for at once."""
     return PARAMS.resolve("train", name).train.devices if stage == "train" else 0
 
 
@@ -87,7 +90,7 @@ for stage in GRAPH.stages:
                 makes(stage),
             log:
                 f"logs/{stage}.{{name}}.log",
-            threads: THREADS if stage in COMPUTES else 1
+            threads: lambda wildcards, rule=stage: n_threads(rule, wildcards.name)
             priority: PRIORITY.get(stage, 0)
             resources:
                 gpu=lambda wildcards, rule=stage: n_devices(rule, wildcards.name),

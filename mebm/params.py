@@ -394,6 +394,30 @@ class Params:
                 for section in sorted(sections):
                     self._check_section(where, section, entry, suite["defaults"])
         self._check_section("suite", "tables", {}, suite["defaults"])
+        self._check_rows(suite)
+
+    def _check_rows(self, suite: dict) -> None:
+        """Runs of one table row are seeds of one setting, and every run's chains fill the parts of its score."""
+        rows: dict[tuple[str, str], tuple[str, dict]] = {}
+
+        def settled(entry: dict, section: str) -> dict:
+            return {**self._raw[section], **suite["defaults"].get(section, {}), **entry.get(section, {})}
+
+        for name, entry in suite["runs"].items():
+            train = settled(entry, "train")
+            if settled(entry, "quality")["score_splits"] > train["buffer_size"]:
+                raise ParamsError(
+                    f"{self.path}: runs.{name}: quality.score_splits is larger than train.buffer_size "
+                    f"({train['buffer_size']}), so its chains cannot be scored; lower it"
+                )
+            row = (entry["dataset"], entry["method"])
+            other, settings = rows.setdefault(row, (name, train))
+            different = [key for key in train if key != "seed" and train[key] != settings.get(key)]
+            if different and "checkpoint" not in entry:
+                raise ParamsError(
+                    f"{self.path}: runs.{name}: has the method {entry['method']!r} of {other}, but another "
+                    f"train.{different[0]}; runs of one method are averaged as seeds, so give it a method of its own"
+                )
 
     def _check_sections(self, where: str, entry: Any, sections: set[str], own: frozenset | set = frozenset()) -> None:
         if not isinstance(entry, dict):
@@ -411,7 +435,7 @@ class Params:
             raise ParamsError(
                 f"{self.path}: {where}.method: is {_shown(run.get('method'))}, expected the row's name in tables"
             )
-        if run.get("dataset") not in suite["datasets"]:
+        if not isinstance(run.get("dataset"), str) or run["dataset"] not in suite["datasets"]:
             raise ParamsError(
                 f"{self.path}: {where}.dataset: is {_shown(run.get('dataset'))}, expected one of "
                 f"{', '.join(suite['datasets'])}"
@@ -429,7 +453,9 @@ class Params:
         try:
             checked = SECTIONS[section].model_validate({**self._raw[section], **shared, **differences})
         except ValidationError as error:
-            first = error.errors()[0]
+            errors = error.errors()
+            # a misspelt key is both unknown and missing: the unknown one is what its author looks for
+            first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
             key = ".".join(str(part) for part in first["loc"])
             top = str(first["loc"][0]) if first["loc"] else ""
             holder = f"{where}." if top in differences else "defaults." if top in shared else ""

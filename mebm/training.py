@@ -305,6 +305,10 @@ class Training:
             fresh = generator_for(purpose, self.train.seed, generator.device)
             generator.set_state(fresh.get_state())
 
+    def check(self) -> None:
+        """Raises Diverged for an iteration that a GPU has not been waited for yet."""
+        self._watch.finish()
+
     def finish(self) -> Trained:
         """What the run leaves. Raises Diverged if its last iteration did."""
         self._watch.finish()
@@ -437,6 +441,7 @@ def train_model(
                     if warning := unusual(run.rows):
                         say(f"warning: {warning}")
                 if run.iteration % run.per_epoch == 0 and (run.epoch % train.grid_every == 0 or last):
+                    run.check()
                     on_grid(run.epoch, run.buffer.images[:100])
                 if states and run.iteration % train.save_every == 0 and not last:
                     _save(states, run)

@@ -35,6 +35,8 @@ def changed(base: dict, keys: str, value: object) -> dict:
     [
         ("train.n_stepz", 1, "train.n_stepz: unknown key"),
         ("trian", {}, "trian: unknown section"),
+        ("suite.trained.mebm.dataset", ["digits"], "trained.mebm.dataset: is ['digits']"),
+        ("quality.score_splits", 1000, "runs.mebm: quality.score_splits is larger than train.buffer_size (100)"),
         ("train.n_steps", 1.5, "train.n_steps: is 1.5"),
         ("train.n_steps", "5", "train.n_steps: is '5'"),
         ("train.compile", 1, "train.compile: is 1"),
@@ -77,6 +79,22 @@ def test_run_names_are_safe_for_paths_and_shells(write, smoke_params, name):
     suite["trained"][name] = suite["trained"].pop("mebm")
     suite["runs"] = dict(suite["trained"])
     with pytest.raises(ParamsError, match="name"):
+        params.load(write(smoke_params))
+
+
+def test_a_misspelt_key_is_named_rather_than_the_one_that_it_leaves_missing(write, smoke_params):
+    smoke_params["plots"]["grid_colums"] = smoke_params["plots"].pop("grid_columns")
+    with pytest.raises(ParamsError, match=r"plots\.grid_colums: unknown key"):
+        params.load(write(smoke_params))
+
+
+def test_runs_of_one_method_differ_in_their_seed_only(write, smoke_params):
+    suite = smoke_params["suite"]
+    suite["trained"]["again"] = {**suite["trained"]["mjem"], "train": {"pyx_weight": 1.0, "seed": 1}}
+    suite["runs"] = dict(suite["trained"])
+    params.load(write(smoke_params))
+    suite["trained"]["again"]["train"]["lr"] = 0.5
+    with pytest.raises(ParamsError, match=r"has the method 'M-JEM' of (mjem|again), but another train\.lr"):
         params.load(write(smoke_params))
 
 

@@ -1,5 +1,7 @@
 """The loop: what one step does, what the options change, and what must not change anything."""
 
+import shutil
+
 import pytest
 import smoke
 import torch
@@ -103,6 +105,7 @@ def test_uniform_start(digits):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_training_agrees_with_eager(digits, init):
     """Same numbers up to the order of sums: losses agree to 1e-5 at first and to 1 % after 11 iterations.
 
