@@ -141,6 +141,7 @@ def test_single_runs_and_tables_by_name_and_a_failed_run(project, tmp_path):
     assert (table[table["method"] == "released M-EBM"]["ours"] != "–").all()
 
 
+@pytest.mark.slow
 def test_the_paper_suite_is_refused_on_a_cpu_before_anything_is_started(project):
     folder = project("paper")
     text = (ROOT / "params.yaml").read_text().replace("suite: *demo ", "suite: *paper ")

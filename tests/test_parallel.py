@@ -70,6 +70,7 @@ def test_a_step_of_two_equals_one_with_the_whole_batch(folder, digits):
     assert init.shape == digits.shape
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_through_the_documented_command(folder):
     process = train(folder, "one")
     text, _ = process.communicate()
@@ -117,6 +118,7 @@ def test_it_resumes_bit_for_bit_and_with_another_number_of_processes(folder):
     assert load_checkpoint(folder / "alone" / "checkpoint.pt").replay_buffer.shape[0] == 100
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_named(folder):
     write(folder, 2, batch_size=7)
     process = train(folder, "out")
