@@ -30,7 +30,7 @@ class FeatureClassifier(nn.Module):
     """
 
     distance, score, score_std = "fcd", "classifier_score", "classifier_score_std"
-    preprocessing = "classifier"
+    preprocessing, weights_sha256 = "classifier", None
 
     def __init__(self, channels: int, n_classes: int, width: int):
         super().__init__()
@@ -76,10 +76,11 @@ def train_classifier(settings: Features, data: ImageSet, device: torch.device) -
     return network.eval()
 
 
-def save_network(path: str | Path, network: FeatureClassifier | InceptionFeatures, weights_sha256: str | None) -> None:
-    """Write a feature network atomically; weights_sha256 is the published file's, for Inception."""
+def save_network(path: str | Path, network: FeatureClassifier | InceptionFeatures) -> None:
+    """Write a feature network atomically."""
     if isinstance(network, InceptionFeatures):
-        record = {"network": "inception", "weights_sha256": weights_sha256, "preprocessing": network.preprocessing}
+        record = {"network": "inception", "preprocessing": network.preprocessing}
+        record |= {"weights_sha256": network.weights_sha256}
         weights = network.net
     else:
         shape = {"channels": network.layers[0][0].in_channels, "n_classes": network.head.out_features}
@@ -98,7 +99,7 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Featur
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}")
         if record["network"] == "inception":
-            network = InceptionFeatures(record["model_state_dict"], record["preprocessing"])
+            network = InceptionFeatures(record["model_state_dict"], record["preprocessing"], record["weights_sha256"])
         else:
             network = FeatureClassifier(record["channels"], record["n_classes"], record["width"])
             network.load_state_dict(record["model_state_dict"])

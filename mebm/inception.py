@@ -67,12 +67,15 @@ class InceptionFeatures(nn.Module):
     distance, score, score_std = "fid", "is_mean", "is_std"
     n_features = 2048
 
-    def __init__(self, state: dict[str, Tensor], preprocessing: str):
-        """Raises CheckpointError where `state` is not the published network's (566 tensors)."""
+    def __init__(self, state: dict[str, Tensor], preprocessing: str, weights_sha256: str | None = None):
+        """weights_sha256: of the file that `state` came from, for the record.
+
+        Raises CheckpointError where `state` is not the published network's (566 tensors).
+        """
         super().__init__()
         if preprocessing not in PREPROCESSINGS:
             raise ValueError(f"preprocessing {preprocessing!r} is not one of {PREPROCESSINGS}")
-        self.preprocessing = preprocessing
+        self.preprocessing, self.weights_sha256 = preprocessing, weights_sha256
         net = empty_network()
         try:
             net.load_state_dict(state, assign=True)

@@ -50,6 +50,7 @@ class QualityMeter:
             "score_splits": splits,
             "permutation_seed": permutation_seed,
             "preprocessing": self.network.preprocessing,
+            "weights_sha256": self.network.weights_sha256,
             **self._hashes,
         }
 

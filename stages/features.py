@@ -28,18 +28,18 @@ def work(args, settings) -> None:
     record: dict = {"network": wanted.network}
     if wanted.network == "inception":
         state, weights_sha256 = read_weights(wanted)
-        network = InceptionFeatures(state, wanted.preprocessing)
+        network = InceptionFeatures(state, wanted.preprocessing, weights_sha256)
         record |= {"preprocessing": wanted.preprocessing, "weights_sha256": weights_sha256}
         cli.log.info("%s: Inception, weights %s", settings.name, weights_sha256[:8])
     else:
         data = load_images(args.train)
         test = load_images(args.test, data.shape)
-        network, weights_sha256 = train_classifier(wanted, data, device), None
+        network = train_classifier(wanted, data, device)
         logits = extract(network, test.images, settings.compute.eval_batch_size)[2]
         accuracy, loss = accuracy_and_loss(logits, test.labels)
         record |= {"accuracy": accuracy, "loss": loss, "n_images": len(test)}
         cli.log.info("%s: accuracy of the feature classifier %.4f", settings.name, accuracy)
-    save_network(args.out, network, weights_sha256)
+    save_network(args.out, network)
     write_json(args.metrics, {**record, "features_sha256": sha256(args.out), "versions": cli.versions()})
 
 

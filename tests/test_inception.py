@@ -38,7 +38,8 @@ def settings(path, **changes):
 
 @pytest.fixture(scope="module")
 def network(weights) -> InceptionFeatures:
-    return InceptionFeatures(read_weights(settings(weights))[0], "tf1")
+    state, weights_sha256 = read_weights(settings(weights))
+    return InceptionFeatures(state, "tf1", weights_sha256)
 
 
 def test_the_network_has_the_published_566_tensors(weights):
@@ -120,7 +121,7 @@ def test_batch_size_does_not_matter(network):
 
 
 def test_real_images_through_the_export_path_are_at_distance_zero(network, weights, tmp_path):
-    save_network(tmp_path / "features.pt", network, sha256(weights))
+    save_network(tmp_path / "features.pt", network)
     mu, sigma, _ = extract(network, IMAGES, 8)
     reference = {"mu": mu.numpy(), "sigma": sigma.numpy(), "count": np.int64(8), "shape": np.array([3, 32, 32])}
     hashes = {"preprocessing": np.array("tf1"), "features_sha256": np.array(sha256(tmp_path / "features.pt"))}
@@ -130,7 +131,7 @@ def test_real_images_through_the_export_path_are_at_distance_zero(network, weigh
     assert record["fid"] == 0.0
     assert record["is_mean"] >= 1
     assert "8 images do not fill 2048 dimensions" in record["warning"]
-    assert record["preprocessing"] == "tf1"
+    assert (record["preprocessing"], record["weights_sha256"]) == ("tf1", sha256(weights))
     other = meter.measure(255 - IMAGES, 2, 2020)
     assert np.isfinite(other["fid"])
     assert other["fid"] > 0
@@ -159,7 +160,7 @@ def test_statistics_are_interchangeable_with_pytorch_fid(network, weights, tmp_p
 
 
 def test_round_trip_of_the_network_file(network, weights, tmp_path):
-    save_network(tmp_path / "a.pt", network, sha256(weights))
+    save_network(tmp_path / "a.pt", network)
     loaded = load_network(tmp_path / "a.pt")
     assert loaded.preprocessing == "tf1"
     assert torch.equal(loaded(IMAGES[:2])[0], network(IMAGES[:2])[0])

@@ -104,7 +104,7 @@ def test_noise_is_further_from_the_data_than_data(digits, network):
 
 
 def test_network_round_trip_and_damage(digits, network, tmp_path):
-    save_network(tmp_path / "a.pt", network, None)
+    save_network(tmp_path / "a.pt", network)
     loaded = load_network(tmp_path / "a.pt")
     assert torch.equal(extract(loaded, digits.images, 500)[2], extract(network, digits.images, 500)[2])
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:500])
