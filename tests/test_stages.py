@@ -393,3 +393,19 @@ def test_resolved_parameters(made, tmp_path):
     assert written == expected | {"all.yaml"}
     resolved = yaml.safe_load((tmp_path / "train.mjem.yaml").read_text())
     assert resolved["train"]["pyx_weight"] == 1.0
+
+
+def test_training_again_goes_on_and_restart_starts_over(made, smoke_params, tmp_path, capsys):
+    smoke_params["train"]["save_every"] = 4
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
+    argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
+    argv += ["--state", str(tmp_path / "state")]
+    results = []
+    for name, more in (("one", []), ("two", []), ("three", ["--restart"])):
+        assert train.main([*argv, "--out", str(tmp_path / name), *more]) == 0
+        text = capsys.readouterr().err
+        assert ("goes on from iteration 8 of 11" in text) == (name == "two")
+        results.append((tmp_path / name / "checkpoint.pt").read_bytes())
+    assert results[0] == results[1] == results[2]
+    assert (tmp_path / "logs" / "train.mebm.csv").read_text() == (tmp_path / "one" / "log.csv").read_text()
