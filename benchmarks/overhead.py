@@ -3,7 +3,7 @@
     python benchmarks/overhead.py [--runs N]
 
 Runs the smoke chain once with made-up copies of its two runs, in a temporary folder, then times `snakemake -n`,
-`dvc status`, `dvc repro` and `python -m stages.status` with nothing to do. Start-up is the time of `--help`, and says
+`dvc status` and `dvc repro` with nothing to do. Start-up is the time of `--help`, and says
 whether torch was imported.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = copy_project(Path(name) / "project", content)
         print(f"\n{args.runs} runs from nothing: {seconds(folder, 'snakemake'):.0f} s", flush=True)
-        for command in (("snakemake", "-n"), ("dvc", "status"), ("dvc", "repro"), ("python", "-m", "stages.status")):
+        for command in (("snakemake", "-n"), ("dvc", "status"), ("dvc", "repro")):
             print(f"{' '.join(command):28} {seconds(folder, *command):6.2f} s with nothing to do", flush=True)
 
 

@@ -25,6 +25,7 @@ from mebm.images import save_grid
 from mebm.state import ROOT, StateStore, run_key
 from mebm.training import LOG_COLUMNS, Training, train_model
 from stages import cli
+from stages.locks import outputs_unlocked
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,16 +85,18 @@ def _train(args, settings, device, claimed: str | None) -> None:
             (store.folder / "finished").unlink(missing_ok=True)
         parallel.any_rank(False)  # none reads the states before the first has looked after them
         record = _Record(args, name, store.folder)
-        trained = train_model(
-            train,
-            data,
-            init,
-            device,
-            **({"on_log": record.log, "on_grid": record.grid, "on_divergence": record.divergence} if first else {}),
-            say=lambda line: cli.log.info("%s: %s", name, line),
-            states=store,
-            stop=stop,
-        )
+        calls = {"on_log": record.log, "on_grid": record.grid, "on_divergence": record.divergence} if first else {}
+        with outputs_unlocked(args.out) if first else nullcontext():
+            trained = train_model(
+                train,
+                data,
+                init,
+                device,
+                **calls,
+                say=lambda line: cli.log.info("%s: %s", name, line),
+                states=store,
+                stop=stop,
+            )
         if not first:
             return
         record.write(trained.rows)

@@ -1,0 +1,86 @@
+"""DVC's lock of a stage's outputs, held only while they are written.
+
+DVC locks the outputs of a stage for as long as its command runs, so that during days of training `dvc status` and the
+like would refuse. Training writes its outputs at the end; until then the lock is given up, and taken again before.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FOLDER = Path(".dvc/tmp")
+
+
+@contextmanager
+def outputs_unlocked(out: Path, patience: float = 60.0) -> Iterator[None]:
+    """Inside, other DVC commands may read what lies in `out`, which the caller must not write.
+
+    Uses DVC's own record and the guard around it. Does nothing where no `dvc` above this process holds such a lock.
+    patience: seconds to wait at the end for readers to leave.
+    """
+    held = _give_up(out)
+    try:
+        yield
+    finally:
+        if held:
+            _take_again(held, patience)
+
+
+def _give_up(out: Path) -> dict[str, dict]:
+    """Remove the write locks on paths in `out` that ancestors of this process hold; returns them."""
+    if not (FOLDER / "rwlock").is_file():
+        return {}
+    import psutil
+
+    ancestors, inside = {process.pid for process in psutil.Process().parents()}, f"{out.resolve()}/"
+    with _record() as record:
+        held = {
+            path: dict(info)
+            for path, info in record["write"].items()
+            if info["pid"] in ancestors and path.startswith(inside)
+        }
+        for path in held:
+            del record["write"][path]
+    return held
+
+
+def _take_again(held: dict[str, dict], patience: float) -> None:
+    """Put the locks back, once no other process reads or writes there."""
+    import psutil
+
+    until = time.monotonic() + patience
+    while True:
+        with _record() as record:
+            others = [
+                info for path in held for info in (record["write"].get(path), *record["read"].get(path, [])) if info
+            ]
+            if not any(psutil.pid_exists(info["pid"]) for info in others) or time.monotonic() > until:
+                record["write"].update(held)
+                return
+        time.sleep(0.1)
+
+
+@contextmanager
+def _record() -> Iterator[dict]:
+    """DVC's record of locks, for editing; tried again while another command edits it."""
+    from dvc.fs import localfs
+    from dvc.lock import LockError
+    from dvc.rwlock import _edit_rwlock
+
+    for attempt in range(100):
+        guard = _edit_rwlock(str(FOLDER.resolve()), localfs, False)
+        try:
+            record = guard.__enter__()
+        except LockError:
+            if attempt == 99:
+                raise
+            time.sleep(0.1)
+            continue
+        try:
+            yield record
+        except BaseException as error:
+            guard.__exit__(type(error), error, error.__traceback__)
+            raise
+        guard.__exit__(None, None, None)
+        return
