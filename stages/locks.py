@@ -49,12 +49,11 @@ def _take_again(held: dict[str, dict], patience: float) -> None:
     """Put the locks back, once no other process reads or writes there."""
     import psutil
 
-    until = time.monotonic() + patience
+    until, own = time.monotonic() + patience, {info["pid"] for info in held.values()}
     while True:
         with _record() as record:
-            others = [
-                info for path in held for info in (record["write"].get(path), *record["read"].get(path, [])) if info
-            ]
+            entries = [e for path in held for e in (record["write"].get(path), *record["read"].get(path, [])) if e]
+            others = [entry for entry in entries if entry["pid"] not in own]
             if not any(psutil.pid_exists(info["pid"]) for info in others) or time.monotonic() > until:
                 record["write"].update(held)
                 return
