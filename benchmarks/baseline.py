@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from mebm.data import ImageSet
-from mebm.energy import EnergyModel, build_model
+from mebm.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.params import Train
 
 
@@ -29,7 +29,7 @@ class PlainModel(EnergyModel):
 
 def plain_model(shape: tuple[int, int, int], n_classes: int, train: Train) -> PlainModel:
     """A PlainModel with contiguous weights."""
-    options = {key: getattr(train, key) for key in ("depth", "width", "head", "norm", "dropout")}
+    options = {key: getattr(train, key) for key in ARCHITECTURE}
     model = build_model(shape, n_classes, **options)
     model.__class__ = PlainModel
     return model.to(memory_format=torch.contiguous_format)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import archives  # noqa: E402
 import smoke  # noqa: E402
 
-from mebm.download import digest  # noqa: E402
+from mebm.files import sha256  # noqa: E402
 
 SIZES = {"imagenet32": 1_281_167, "celeba_hq": 30_000}
 
@@ -86,7 +86,7 @@ def main() -> None:
             sys.exit("the synthetic set could not be made")
         content = smoke.smoke_params()
         content["compute"]["cpu_threads"] = args.threads
-        sums = {path.name: f"sha256:{digest(path)}" for path in files.glob("*.zip")}
+        sums = {path.name: f"sha256:{sha256(path)}" for path in files.glob("*.zip")}
         size = {"imagenet32": 32, "celeba_hq": 128}[args.set]
         content["dataset"] |= {"source": args.set, "image_size": size, "downloads": str(files), "checksums": sums}
         content["dataset"] |= {"path": str(files), "n_test": 0, "n_source": n}

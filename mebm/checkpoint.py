@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mebm.energy import EnergyModel, build_model
+from mebm.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.errors import CheckpointError, MebmError
 from mebm.files import replacing, require
 
@@ -67,13 +67,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     Raises CheckpointError for a file that is truncated, of another format or version, whose weights do not fit its
     own settings, or whose buffer is not images in [-1, 1].
     """
-    require(path)
-    try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise CheckpointError(
-            f"{path}: is not a readable checkpoint ({' '.join(str(error).split())[:120]}); delete it and train again"
-        ) from error
+    record = _read(path, "delete it and train again")
     if not isinstance(record, dict) or record.get("format") != FORMAT or set(record) != _KEYS:
         raise CheckpointError(f"{path}: is not a checkpoint of this project; train again")
     if record["version"] != VERSION:
@@ -83,7 +77,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         model = build_model(
             record["shape"],
             record["n_classes"],
-            **{key: settings[key] for key in ("depth", "width", "head", "norm", "dropout")},
+            **{key: settings[key] for key in ARCHITECTURE},
         )
         model.load_state_dict(record["model_state_dict"])
     except (RuntimeError, KeyError, MebmError) as error:
@@ -101,28 +95,21 @@ def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_c
     without executing pickled code. Raises CheckpointError for a file that is not one, a parameter that is missing,
     too many or of another shape, by the name in the file, and a buffer that does not hold such images in [-1, 1].
     """
-    require(path)
-    try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise CheckpointError(
-            f"{path}: is not a readable checkpoint ({' '.join(str(error).split())[:120]}); get it again"
-        ) from error
+    record = _read(path, "get it again")
     keys = {"model_state_dict", "replay_buffer"}
     if not isinstance(record, dict) or not keys <= set(record):
         raise CheckpointError(f"{path}: lacks model_state_dict or replay_buffer; it is no checkpoint of the release")
-    names = {
-        new: old for old, new in zip(record["model_state_dict"], _renamed(record["model_state_dict"]), strict=True)
-    }
-    state = from_release_state(record["model_state_dict"])
+    theirs = record["model_state_dict"]
+    state = from_release_state(theirs)
+    names = dict(zip(state, theirs, strict=True))
     head = state.get("class_head.weight")
     n_classes = n_classes or (len(head) if head is not None else 1)
-    model = build_model(shape, n_classes, **{key: train[key] for key in ("depth", "width", "head", "norm", "dropout")})
+    model = build_model(shape, n_classes, **{key: train[key] for key in ARCHITECTURE})
     expected = model.state_dict()
     if missing := [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]:
         old, new = next((old, new) for old, new in _RELEASE_NAMES.items() if missing[0].startswith(new))
-        theirs = old + missing[0].removeprefix(new)
-        raise CheckpointError(f"{path}: lacks the parameter {theirs} ({len(missing)} in all); check depth and width")
+        name = old + missing[0].removeprefix(new)
+        raise CheckpointError(f"{path}: lacks the parameter {name} ({len(missing)} in all); check depth and width")
     if extra := [key for key in state if key not in expected]:
         raise CheckpointError(f"{path}: has a parameter too many, {names[extra[0]]}; check depth, width and norm")
     for key, value in state.items():
@@ -141,20 +128,26 @@ def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_c
     return Checkpoint(model.eval(), buffer.to(torch.float32), train, tuple(shape), n_classes, 0)
 
 
-def _renamed(names) -> list[str]:
-    """Parameter names of the release to this project's, in order."""
-    renamed = []
-    for name in names:
+def _read(path: str | Path, advice: str) -> object:
+    """What a file holds, without executing pickled code; a damaged one ends with the advice."""
+    require(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
+        raise CheckpointError(
+            f"{path}: is not a readable checkpoint ({' '.join(str(error).split())[:120]}); {advice}"
+        ) from error
+
+
+def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the release under this project's names, in the same order."""
+    renamed = {}
+    for name, value in state.items():
         while name.startswith(("module.", "_orig_mod.")):
             name = name.split(".", 1)[1]
         for old, new in _RELEASE_NAMES.items():
             if name.startswith(old):
                 name = new + name.removeprefix(old)
                 break
-        renamed.append(name)
+        renamed[name] = value
     return renamed
-
-
-def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the release under this project's names."""
-    return dict(zip(_renamed(state), state.values(), strict=True))

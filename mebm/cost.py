@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mebm.energy import build_model
+from mebm.energy import ARCHITECTURE, build_model
 from mebm.params import Train
 from mebm.training import iterations_per_epoch
 
@@ -65,7 +65,7 @@ def measured_rate(train: Train, shape: tuple[int, int, int], device: torch.devic
 
 
 def _network(train: Train) -> dict:
-    return {key: getattr(train, key) for key in ("depth", "width", "head", "norm", "dropout")}
+    return {key: getattr(train, key) for key in ARCHITECTURE}
 
 
 def estimate(

@@ -1,11 +1,11 @@
 """Published files on this machine: downloaded once and whole, or placed by hand, and verified every time."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from mebm.errors import DataError
+from mebm.files import digest
 
 TIMEOUT = 60  # seconds without a byte
 
@@ -24,12 +24,6 @@ class RemoteFile:
     def at(self, folder: str | Path) -> Path:
         """Where the file is looked for and kept."""
         return Path(folder) / self.name
-
-
-def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def obtain(file: RemoteFile, folder: str | Path) -> Path:

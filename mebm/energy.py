@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mebm.wideresnet import WideResNet
 
+ARCHITECTURE = ("depth", "width", "head", "norm", "dropout")  # the settings that `build_model` takes
 HEADS = ("energy", "logsumexp")
 
 

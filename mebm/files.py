@@ -97,7 +97,12 @@ def require(path: str | Path) -> Path:
     return path
 
 
+def digest(path: str | Path, algorithm: str) -> str:
+    """Hexadecimal digest of a file's contents by a named algorithm of hashlib."""
+    with open(require(path), "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's contents."""
-    with open(require(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(path, "sha256")

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mebm.download import RemoteFile, digest, obtain
+from mebm.download import RemoteFile, obtain
 from mebm.errors import CheckpointError, DataError
+from mebm.files import sha256
 from mebm.params import Features
 
 SIZE = 299
@@ -125,4 +126,4 @@ def read_weights(settings: Features) -> tuple[dict[str, Tensor], str]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
         raise DataError(f"{path}: is not a readable weight file ({' '.join(str(error).split())[:120]})") from error
-    return state, digest(path)
+    return state, sha256(path)

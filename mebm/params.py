@@ -338,8 +338,11 @@ class Params:
         }
 
     def _merged(self, sections: tuple[str, ...], differences: dict) -> dict[str, dict]:
-        defaults = self._raw["suite"].get("defaults", {})
-        return {key: {**self._raw[key], **defaults.get(key, {}), **differences.get(key, {})} for key in sections}
+        return {key: self._laid_over(self._raw["suite"], key, differences) for key in sections}
+
+    def _laid_over(self, suite: dict, section: str, differences: dict) -> dict:
+        """A section with the suite's defaults over the shared values and an entry's differences over both."""
+        return {**self._raw[section], **suite["defaults"].get(section, {}), **differences.get(section, {})}
 
     def _check_shape(self) -> None:
         raw, path = self._raw, self.path
@@ -392,20 +395,17 @@ class Params:
                 if kind != "datasets":
                     self._check_run(where, entry, suite)
                 for section in sorted(sections):
-                    self._check_section(where, section, entry, suite["defaults"])
-        self._check_section("suite", "tables", {}, suite["defaults"])
+                    self._check_section(where, section, entry, suite)
+        self._check_section("suite", "tables", {}, suite)
         self._check_rows(suite)
 
     def _check_rows(self, suite: dict) -> None:
         """Runs of one table row are seeds of one setting, and every run's chains fill the parts of its score."""
         rows: dict[tuple[str, str], tuple[str, dict]] = {}
 
-        def settled(entry: dict, section: str) -> dict:
-            return {**self._raw[section], **suite["defaults"].get(section, {}), **entry.get(section, {})}
-
         for name, entry in suite["runs"].items():
-            train = settled(entry, "train")
-            if settled(entry, "quality")["score_splits"] > train["buffer_size"]:
+            train = self._laid_over(suite, "train", entry)
+            if self._laid_over(suite, "quality", entry)["score_splits"] > train["buffer_size"]:
                 raise ParamsError(
                     f"{self.path}: runs.{name}: quality.score_splits is larger than train.buffer_size "
                     f"({train['buffer_size']}), so its chains cannot be scored; lower it"
@@ -448,10 +448,10 @@ class Params:
                 "of letters, digits and . _ - /"
             )
 
-    def _check_section(self, where: str, section: str, entry: dict, defaults: dict) -> None:
-        shared, differences = defaults.get(section, {}), entry.get(section, {})
+    def _check_section(self, where: str, section: str, entry: dict, suite: dict) -> None:
+        shared, differences = suite["defaults"].get(section, {}), entry.get(section, {})
         try:
-            checked = SECTIONS[section].model_validate({**self._raw[section], **shared, **differences})
+            checked = SECTIONS[section].model_validate(self._laid_over(suite, section, entry))
         except ValidationError as error:
             errors = error.errors()
             # a misspelt key is both unknown and missing: the unknown one is what its author looks for

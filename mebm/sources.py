@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mebm.download import RemoteFile, digest, obtain
+from mebm.download import RemoteFile, obtain
 from mebm.errors import DataError
+from mebm.files import sha256
 from mebm.params import Dataset
 from mebm.unpickle import load_batch
 
@@ -97,7 +98,7 @@ _PUBLISHED = _Published()
 def _obtain_all(settings: Dataset) -> tuple[list[Path], dict[str, str], list[str]]:
     files = remote_files(settings)
     paths = [obtain(file, settings.downloads) for file in files]
-    return paths, {path.name: digest(path) for path in paths}, [file.url for file in files]
+    return paths, {path.name: sha256(path) for path in paths}, [file.url for file in files]
 
 
 # ---------------------------------------------------------------- checks
@@ -227,7 +228,7 @@ def _imagenet32(settings: Dataset) -> Source:
     folder = Path(settings.downloads)
     pickled = [folder / f"Imagenet32_{part}.zip" for part in ("train", "val")]
     if all(path.is_file() for path in pickled):  # no checksum of these is published, so they are placed by hand
-        paths, files, origin = pickled, {path.name: digest(path) for path in pickled}, ["placed by hand"]
+        paths, files, origin = pickled, {path.name: sha256(path) for path in pickled}, ["placed by hand"]
     else:
         paths, files, origin = _obtain_all(settings)
 

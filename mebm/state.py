@@ -82,7 +82,7 @@ class StateStore:
         stopped: one made on demand, between regular ones. Raises StateError where it cannot be written; what was
         saved before stays.
         """
-        path = self.folder / ("stopped.pt" if stopped else f"state_{iteration:09d}.pt")
+        path = self.folder / f"{'stopped' if stopped else 'state'}_{iteration:09d}.pt"
         temporary = self.folder / f".{path.name}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,21 +101,20 @@ class StateStore:
             reason = error.strerror or error
             raise StateError(f"{path}: cannot be written ({reason}); free some space and run again") from error
         if not stopped:
-            for old in [*self._regular()[:-KEPT], self.folder / "stopped.pt"]:
+            for old in [*self._regular()[:-KEPT], *self._stopped()]:
                 old.unlink(missing_ok=True)
 
     def newest(self) -> dict[str, Any] | None:
         """The latest state that can be read; None if there is none."""
-        found = [(path, self._read(path)) for path in (self.folder / "stopped.pt", *self._regular())]
-        readable = [record for _, record in found if record is not None]
-        return max(readable, key=lambda record: record["iteration"], default=None)
+        by_iteration = sorted((*self._regular(), *self._stopped()), key=lambda path: path.stem.split("_")[1])
+        return next((record for path in reversed(by_iteration) if (record := self._read(path)) is not None), None)
 
     def back(self, drop: bool = True) -> dict[str, Any] | None:
         """The oldest regular state that can be read, to go back to after a divergence; later ones are dropped."""
         for path in self._regular():
             record = self._read(path)
             if record is not None:
-                for later in (p for p in (*self._regular(), self.folder / "stopped.pt") if drop and p != path):
+                for later in (p for p in (*self._regular(), *self._stopped()) if drop and p != path):
                     later.unlink(missing_ok=True)
                 return record
         return None
@@ -128,6 +127,9 @@ class StateStore:
 
     def _regular(self) -> list[Path]:
         return sorted(self.folder.glob("state_*.pt"))
+
+    def _stopped(self) -> list[Path]:
+        return sorted(self.folder.glob("stopped_*.pt"))
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.is_file():

@@ -114,14 +114,14 @@ def make(table: str, results: list[Result], titles: dict[str, str], digits: int)
     metrics = ("accuracy", "loss") if table == "classification" else ("fcd", "fid", "classifier_score", "is_mean")
     if table == "start":
         metrics = ("fcd", "fid")
-    ours = []
+    figures, ours = published(), []
     for (dataset, method), members in _groups(results).items():
         if (wanted and method not in wanted) or (table == "classification" and not members[0].classifies):
             continue
         protocols = ("full",) if table == "classification" else members[0].protocols
         for protocol in protocols:
-            ours += _compared(titles[dataset], method, members, protocol, metrics, digits)
-    others = [] if table == "start" else _competitors(table, sorted(set(titles.values())), digits)
+            ours += _compared(figures, titles[dataset], method, members, protocol, metrics, digits)
+    others = [] if table == "start" else _competitors(figures, table, sorted(set(titles.values())))
     return pd.DataFrame(ours + others, columns=COLUMNS)
 
 
@@ -147,22 +147,28 @@ def _note(members: list[Result]) -> str:
 
 
 def _compared(
-    title: str, method: str, members: list[Result], protocol: str, metrics: tuple[str, ...], digits: int
+    figures: pd.DataFrame,
+    title: str,
+    method: str,
+    members: list[Result],
+    protocol: str,
+    metrics: tuple[str, ...],
+    digits: int,
 ) -> list[tuple]:
     numbers = _numbers(members, protocol)
     shown = [metric for metric in metrics if any(metric in record for record in numbers)]
     if not shown:  # nothing measured yet: the metrics that are published stay visible
         shown = [metric for metric in metrics if metric in PUBLISHED_METRICS]
-    table, rows = published(), []
+    rows = []
     for metric in shown:
         decimals = digits + (metric == "loss")
         factor = 100 if metric == "accuracy" else 1
         values = [record[metric] * factor for record in numbers if record.get(metric) is not None]
-        match = table[
-            (table.dataset == title)
-            & (table.our_method == method)
-            & (table.metric == PUBLISHED_METRICS.get(metric))
-            & table.our_protocol.isin(("", protocol))
+        match = figures[
+            (figures.dataset == title)
+            & (figures.our_method == method)
+            & (figures.metric == PUBLISHED_METRICS.get(metric))
+            & figures.our_protocol.isin(("", protocol))
         ]
         figure = float(match.value.iloc[0]) if len(match) else None
         difference = f"{mean(values) - figure:+.{decimals}f}" if values and figure is not None else DASH
@@ -179,8 +185,7 @@ def _compared(
     return rows
 
 
-def _competitors(table: str, titles: list[str], digits: int) -> list[tuple]:
-    figures = published()
+def _competitors(figures: pd.DataFrame, table: str, titles: list[str]) -> list[tuple]:
     names = [name for title in titles for name in (title, *ALSO_SHOWN.get(title, ()))]
     tasks = ("classification", "hybrid") if table == "classification" else GENERATION_TASKS
     metrics = ("accuracy", "test loss") if table == "classification" else ("FID", "IS")

@@ -10,7 +10,7 @@ from torch import Tensor
 from mebm import parallel
 from mebm.buffer import ReplayBuffer
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
-from mebm.energy import EnergyModel, build_model
+from mebm.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.errors import DataError, Diverged, Stopped
 from mebm.gaussian import GaussianInit, UniformInit
 from mebm.loss import classification_term, generative_terms
@@ -132,15 +132,8 @@ class Training:
         self.train, self.data, self.init, self.device = train, data.to(device), init.to(device), device
         with self._own_random_state():
             torch.manual_seed(generator_for("weights", train.seed).initial_seed())
-            self.model = build_model(
-                data.shape,
-                data.n_classes,
-                depth=train.depth,
-                width=train.width,
-                head=train.head,
-                norm=train.norm,
-                dropout=train.dropout,
-            )
+            architecture = {key: getattr(train, key) for key in ARCHITECTURE}
+            self.model = build_model(data.shape, data.n_classes, **architecture)
         self.model.to(device).train()
         if train.sync_batchnorm and parallel.world() > 1 and device.type == "cuda":
             self.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)

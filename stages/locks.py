@@ -6,7 +6,7 @@ like would refuse. Training writes its outputs at the end; until then the lock i
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 FOLDER = Path(".dvc/tmp")
@@ -67,19 +67,13 @@ def _record() -> Iterator[dict]:
     from dvc.lock import LockError
     from dvc.rwlock import _edit_rwlock
 
-    for attempt in range(100):
-        guard = _edit_rwlock(str(FOLDER.resolve()), localfs, False)
-        try:
-            record = guard.__enter__()
-        except LockError:
-            if attempt == 99:
-                raise
-            time.sleep(0.1)
-            continue
-        try:
-            yield record
-        except BaseException as error:
-            guard.__exit__(type(error), error, error.__traceback__)
-            raise
-        guard.__exit__(None, None, None)
-        return
+    with ExitStack() as guard:
+        for attempt in range(100):
+            try:
+                record = guard.enter_context(_edit_rwlock(str(FOLDER.resolve()), localfs, False))
+                break
+            except LockError:
+                if attempt == 99:
+                    raise
+                time.sleep(0.1)
+        yield record

@@ -120,7 +120,7 @@ def inception_weights(folder: Path, seed: int = 0) -> Path:
     """A weight file of the published format with random values, named by its own hash."""
     import torch
 
-    from mebm.download import digest
+    from mebm.files import sha256
     from mebm.inception import empty_network
 
     generator = torch.Generator().manual_seed(seed)
@@ -134,5 +134,5 @@ def inception_weights(folder: Path, seed: int = 0) -> Path:
         state[name] = value
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(state, folder / "new.pth")
-    path = folder / f"pt_inception-2015-12-05-{digest(folder / 'new.pth')[:8]}.pth"
+    path = folder / f"pt_inception-2015-12-05-{sha256(folder / 'new.pth')[:8]}.pth"
     return (folder / "new.pth").rename(path)

@@ -10,8 +10,7 @@ import smoke
 from engines import digests, planned, run, stale
 from smoke import ROOT
 
-from mebm.download import digest
-from mebm.files import read_json
+from mebm.files import read_json, sha256
 
 RELEASE = ROOT / "tests" / "oracle" / "wrn10_1_uncond.pt"
 TRAIN = {"depth": 10, "width": 1, "n_steps": 1, "batch_size": 8, "label_batch_size": 8, "buffer_size": 12, "epochs": 1}
@@ -31,7 +30,7 @@ def paper_params(files: Path) -> dict:
     archives.tiny_imagenet(downloads / "tiny-imagenet-200.zip", archives.pictures(20, 64), archives.pictures(4, 64, 1))
     archives.folder(files / "hq", archives.pictures(20, 128))
     archives.folder(files / "mine", archives.pictures(30, 40), 2)
-    checksums = {path.name: f"sha256:{digest(path)}" for path in downloads.iterdir()}
+    checksums = {path.name: f"sha256:{sha256(path)}" for path in downloads.iterdir()}
 
     content = smoke.smoke_params()
     content["dataset"] |= {"downloads": str(downloads), "checksums": checksums, "n_source": 20, "image_size": 32}

@@ -10,8 +10,8 @@ import smoke
 
 from mebm.data import load_images
 from mebm.datasets import prepare
-from mebm.download import digest
 from mebm.errors import DataError
+from mebm.files import sha256
 from mebm.params import PUBLISHED_COUNTS
 from mebm.sources import remote_files
 from mebm.unpickle import load_batch
@@ -25,7 +25,7 @@ def made(tmp_path):
 
     def made(source: str, n_source: int | None = 20, **changes):
         downloads = tmp_path / "downloads"
-        sums = {path.name: f"sha256:{digest(path)}" for path in downloads.iterdir() if path.is_file()}
+        sums = {path.name: f"sha256:{sha256(path)}" for path in downloads.iterdir() if path.is_file()}
         settings = {"source": source, "downloads": str(downloads), "checksums": sums, "image_size": 32, "n_test": 5}
         section = smoke.section("dataset", **{**settings, "n_source": n_source, **changes})
         out = tmp_path / "out"
@@ -50,7 +50,7 @@ def test_cifar(made, tmp_path, fine):
         assert train.labels.tolist() == archives.labels_of(4, 10) * 5
     assert manifest["labels"][3] == "class 3"
     assert train.n_classes == (100 if fine else 10)  # although no image is of the last ones
-    assert manifest["files_sha256"] == {name: digest(path)}
+    assert manifest["files_sha256"] == {name: sha256(path)}
     assert manifest["counts"] == {"train": 20, "test": 10}
     assert manifest["shape"] == [3, 32, 32]
 
