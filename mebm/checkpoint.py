@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mebm.data import ImageSet
 from mebm.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.errors import CheckpointError, MebmError
+from mebm.errors import CheckpointError, DataError, MebmError
 from mebm.files import replacing, require
 
 FORMAT = "mebm checkpoint"
@@ -37,6 +38,19 @@ class Checkpoint:
     n_classes: int
     iterations: int
     restarts: int = 0  # after divergences
+
+    def no_classifier(self, test: ImageSet) -> str:
+        """Why the classifier cannot be judged on these held-out images; empty where it can.
+
+        Raises DataError for labels that do not fit it.
+        """
+        if not self.train["pyx_weight"]:
+            return "no classifier: pyx_weight is 0"
+        if not len(test):
+            return "no held-out images: all train"
+        if test.labels is None or test.n_classes > self.n_classes:
+            raise DataError(f"the held-out images' labels do not fit a classifier of {self.n_classes} classes")
+        return ""
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -26,7 +26,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")  # stands in command lines
-RESERVED = ("baseline", "params", "summary", "tables")  # folders of results/ that are no run's
+RESERVED = ("analyses", "baseline", "compared", "params", "summary", "tables")  # folders of results/ and data/ that are no entry's
 TABLES = ("demo", "generation", "classification", "steps")
 # Images that a published set holds, and the sides that a source comes in (None: any).
 PUBLISHED_COUNTS = {
@@ -164,6 +164,7 @@ class Train(Section):
     save_every: Count
     log_every: Count
     grid_every: Count
+    snapshot_images: Count
 
 
 class Sample(Section):
@@ -174,6 +175,59 @@ class Sample(Section):
 class Quality(Section):
     score_splits: Count
     permutation_seed: Seed
+
+
+class Generate(Section):
+    count: Count
+    steps: Count
+    seed: Seed
+    batch_size: Annotated[int, Field(ge=2)]
+    bn_stats: Literal["running", "batch"]
+    noise_std: NonNegative | None
+    grad_bound: Positive | None
+    grid_every: Count
+    quality_every: Count
+    png_images: Annotated[int, Field(ge=0)]
+
+
+class Pictures(Section):
+    per_class: Count
+    ranked: Count
+
+
+class Neighbours(Section):
+    n_samples: Count
+    n_neighbours: Count
+    seed: Seed
+
+
+class Embedding(Section):
+    n_images: Annotated[int, Field(ge=10)]
+    perplexity: Positive
+    n_neighbours: Count
+    seed: Seed
+
+
+class Ood(Section):
+    sets: list[str] | None
+    n_images: Annotated[int, Field(ge=2)]
+    seed: Seed
+
+
+class Calibration(Section):
+    n_bins: Annotated[int, Field(ge=2)]
+    fit_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class Robustness(Section):
+    n_images: Count
+    radii_linf: list[NonNegative]
+    radii_l2: list[NonNegative]
+    steps: Count
+    step_ratio: Positive
+    restarts: Count
+    seed: Seed
 
 
 class Plots(Section):
@@ -195,6 +249,13 @@ SECTIONS: dict[str, type[Section]] = {
     "train": Train,
     "sample": Sample,
     "quality": Quality,
+    "generate": Generate,
+    "pictures": Pictures,
+    "neighbours": Neighbours,
+    "embedding": Embedding,
+    "ood": Ood,
+    "calibration": Calibration,
+    "robustness": Robustness,
     "plots": Plots,
     "tables": Tables,
 }
@@ -206,7 +267,8 @@ DATASET_STAGES: dict[str, tuple[str, ...]] = {
     "reference": ("reference", "compute"),
     "baseline": ("baseline", "quality", "plots", "compute"),
 }
-TRAINED_STAGES: dict[str, tuple[str, ...]] = {"train": ("train", "compute"), "plots": ("plots",)}
+COMPARED_STAGES: dict[str, tuple[str, ...]] = {"compared": ("dataset",)}
+TRAINED_STAGES: dict[str, tuple[str, ...]] = {"train": ("train", "compute"), "curves": ("quality", "plots", "compute")}
 IMPORTED_STAGES: dict[str, tuple[str, ...]] = {"import_checkpoint": ("train",)}
 RUN_STAGES: dict[str, tuple[str, ...]] = {
     "sample": ("sample", "plots", "compute"),
@@ -214,8 +276,17 @@ RUN_STAGES: dict[str, tuple[str, ...]] = {
     "accuracy": ("compute",),
     "summary": (),
 }
+ANALYSIS_STAGES: dict[str, tuple[str, ...]] = {
+    "generate": ("generate", "quality", "plots", "compute"),
+    "pictures": ("pictures", "compute"),
+    "neighbours": ("neighbours", "compute"),
+    "embedding": ("embedding", "compute"),
+    "ood": ("ood", "compute"),
+    "calibration": ("calibration", "compute"),
+    "robustness": ("robustness", "compute"),
+}
 TABLE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
-SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",)}
+SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",), "report": ()}
 
 
 class _Core(yaml.SafeLoader):
@@ -260,7 +331,8 @@ _Core.add_constructor("tag:yaml.org,2002:int", _construct_core_int)
 class Params:
     """A validated parameter file.
 
-    `suite`, `datasets`, `trained`, `imported`, `runs` (both of these together) and `tables` are of the suite in use.
+    `suite`, `datasets`, `compared`, `trained`, `imported`, `runs` (both of these together), `analysed` (those of the
+    runs that are looked at closely) and `tables` are of the suite in use.
     """
 
     def __init__(self, path: Path, raw: dict):
@@ -272,9 +344,11 @@ class Params:
             self._check_suite(other)
         self.suite: str = suite["name"]
         self.datasets: dict[str, dict] = suite["datasets"]
+        self.compared: dict[str, dict] = suite["compared"]
         self.trained: dict[str, dict] = suite["trained"]
         self.imported: dict[str, dict] = suite["imported"]
         self.runs: dict[str, dict] = {**self.trained, **self.imported}
+        self.analysed: dict[str, dict] = suite["analysed"]
         self.tables: list[str] = suite["tables"]
 
     def resolve(self, stage: str, name: str) -> SimpleNamespace:
@@ -293,6 +367,8 @@ class Params:
         """The same as plain data: what the resolved parameter file of the job holds."""
         kind, stages = next((kind, stages) for kind, stages in self._entries().items() if stage in stages[1])
         entries, sections = stages[0], stages[1][stage]
+        if kind == "analysed":  # any run can be looked at by hand
+            kind, entries = "runs", self.runs
         if name not in entries:
             known = ", ".join(entries) or "none"
             raise ParamsError(f"{self.path}: no entry {name!r} in {kind} of the suite {self.suite!r}; known: {known}")
@@ -303,7 +379,15 @@ class Params:
         if kind in ("tables", "suite"):
             record["datasets"] = {key: self._title(key) for key in self.datasets}
             record["runs"] = {key: self._row(key) for key in self.runs}
+        if stage == "report":
+            record["differences"] = {key: self._differences(run) for key, run in self.runs.items()}
+            record["analysed"] = list(self.analysed)
+            record["tables"] = self.tables
         return record | self._merged(sections, entry)
+
+    def shared(self, section: str) -> dict[str, Any]:
+        """A section as the suite's runs share it."""
+        return self._laid_over(self._raw["suite"], section, {})
 
     def jobs(self) -> list[tuple[str, str]]:
         """(stage, name) of every job of the suite, in pipeline order."""
@@ -312,9 +396,11 @@ class Params:
     def _entries(self) -> dict[str, tuple[Any, dict[str, tuple[str, ...]]]]:
         return {
             "datasets": (self.datasets, DATASET_STAGES),
+            "compared": (self.compared, COMPARED_STAGES),
             "trained": (self.trained, TRAINED_STAGES),
             "imported": (self.imported, IMPORTED_STAGES),
             "runs": (self.runs, RUN_STAGES),
+            "analysed": (self.analysed, ANALYSIS_STAGES),
             "tables": (self.tables, TABLE_STAGES),
             "suite": ([self.suite], SUITE_STAGES),
         }
@@ -337,6 +423,15 @@ class Params:
             "protocols": sample["protocols"],
         }
 
+    def _differences(self, entry: dict) -> dict[str, Any]:
+        """What a run sets for itself, by SECTION.KEY."""
+        return {
+            f"{section}.{key}": value
+            for section, values in entry.items()
+            if section in SECTIONS and isinstance(values, dict)
+            for key, value in values.items()
+        }
+
     def _merged(self, sections: tuple[str, ...], differences: dict) -> dict[str, dict]:
         return {key: self._laid_over(self._raw["suite"], key, differences) for key in sections}
 
@@ -357,7 +452,7 @@ class Params:
 
     def _check_suite(self, suite: Any) -> None:
         path = self.path
-        expected = {"name", "defaults", "datasets", "trained", "imported", "runs", "tables"}
+        expected = {"name", "defaults", "datasets", "compared", "trained", "imported", "runs", "analysed", "tables"}
         if not isinstance(suite, dict) or set(suite) != expected:
             raise ParamsError(f"{path}: suite: expected exactly the keys {', '.join(sorted(expected))}")
         if not isinstance(suite["name"], str) or not NAME_PATTERN.fullmatch(suite["name"]):
@@ -367,18 +462,27 @@ class Params:
         tables = suite["tables"]
         if not isinstance(tables, list) or len(set(map(str, tables))) != len(tables) or not set(tables) <= set(TABLES):
             raise ParamsError(f"{path}: suite.tables: is {_shown(tables)}, expected a list of {', '.join(TABLES)}")
-        for kind in ("datasets", "trained", "imported", "runs", "defaults"):
-            optional = kind in ("defaults", "trained", "imported")
+        for kind in ("datasets", "compared", "trained", "imported", "runs", "analysed", "defaults"):
+            optional = kind in ("defaults", "trained", "imported", "analysed")
             if not isinstance(suite[kind], dict) or not (suite[kind] or optional):
                 raise ParamsError(f"{path}: {kind}: is {_shown(suite[kind])}, expected at least one entry")
         if suite["runs"] != {**suite["trained"], **suite["imported"]}:
             raise ParamsError(f"{path}: suite.runs: differs from trained and imported together; merge both into it")
+        for name, run in suite["analysed"].items():
+            if suite["runs"].get(name) != run:
+                raise ParamsError(f"{path}: suite.analysed.{name}: is not the run of this name; refer to it by its anchor")
+        if suite["name"] in (*RESERVED, *suite["runs"]):
+            raise ParamsError(f"{path}: suite.name: is {suite['name']!r}, the name of a folder of results/; use another")
         if both := set(suite["trained"]) & set(suite["imported"]):
             raise ParamsError(f"{path}: imported.{min(both)}: a trained run has this name; use another")
         self._check_sections("defaults", suite["defaults"], set(SECTIONS))
-        run_stages = (*RUN_STAGES.values(), *TRAINED_STAGES.values(), *IMPORTED_STAGES.values())
+        run_stages = (
+            *(*RUN_STAGES.values(), *TRAINED_STAGES.values(), *IMPORTED_STAGES.values()),
+            *ANALYSIS_STAGES.values(),
+        )
         for kind, own, stages in (
             ("datasets", set(), DATASET_STAGES.values()),
+            ("compared", set(), COMPARED_STAGES.values()),
             ("trained", {"method", "dataset"}, run_stages),
             ("imported", {"method", "dataset", "checkpoint"}, run_stages),
         ):
@@ -392,7 +496,7 @@ class Params:
                 if name in RESERVED:
                     raise ParamsError(f"{path}: {where}: the name is taken by a folder of results/; use another")
                 self._check_sections(where, entry, sections, own)
-                if kind != "datasets":
+                if kind not in ("datasets", "compared"):
                     self._check_run(where, entry, suite)
                 for section in sorted(sections):
                     self._check_section(where, section, entry, suite)
@@ -464,6 +568,9 @@ class Params:
             self._check_train(where, checked)
         if section == "dataset":
             self._check_dataset(where, checked)
+        if section == "ood" and not set(checked.sets or ()) <= set(suite["compared"]):
+            known = ", ".join(suite["compared"])
+            raise ParamsError(f"{self.path}: {where}.ood.sets: is {checked.sets}, expected some of compared: {known}")
 
     def _check_dataset(self, where: str, dataset: Dataset) -> None:
         sides = SIDES[dataset.source]
@@ -500,6 +607,38 @@ def load(path: str | Path) -> Params:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParamsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     return Params(path, raw)
+
+
+def comments(path: str | Path, section: str) -> dict[str, str]:
+    """What a parameter file says of each key of a section: the comments at the ends of its lines."""
+    found, inside = {}, False
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        if line and not line[0].isspace():
+            inside = line.startswith(f"{section}:")
+        elif inside and (match := re.match(r"  (\w+): [^#]*# (.*)", line)):
+            found[match[1]] = match[2]
+    return found
+
+
+def changed(section: Section, text: dict[str, str]) -> Section:
+    """The section with values from a command line, by key, as the parameter file would hold them.
+
+    Raises ParamsError naming the flag, what was found and what is accepted.
+    """
+    values = section.model_dump()
+    for key, word in text.items():
+        flag = f"--{key.replace('_', '-')}"
+        try:
+            value = yaml.load(word, Loader=_Core)
+            field = type(section).model_fields[key]
+            wants_float = float in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            values[key] = float(value) if isinstance(value, int) and wants_float else value
+            type(section).model_validate(values)
+        except yaml.YAMLError as error:
+            raise ParamsError(f"{flag}: {word!r} is not a value") from error
+        except ValidationError as error:
+            raise ParamsError(f"{flag}: {_explain(error.errors()[0], type(section))}") from error
+    return type(section).model_validate(values)
 
 
 def write_resolved(params: Params, folder: str | Path) -> None:

@@ -27,7 +27,7 @@ class Graph:
     """Jobs of the suite in use, from dvc.yaml and a checked parameter file.
 
     Understands the part of dvc.yaml that this project uses: `foreach` over data sets, runs, tables or the suite's
-    name, the templates ${key}, ${item} and ${item.KEY}, and deps, outs and metrics. Raises ParamsError for anything
+    name, the templates ${key}, ${item} and ${item.KEY}, and deps, outs, metrics and plots. Raises ParamsError for anything
     else.
     """
 
@@ -39,21 +39,22 @@ class Graph:
                     name: {f"item.{key}": value for key, value in entry.items() if isinstance(value, str)}
                     for name, entry in getattr(params, kind).items()
                 }
-                for kind in ("datasets", "trained", "imported", "runs")
+                for kind in ("datasets", "compared", "trained", "imported", "runs", "analysed")
             },
             "${suite.tables}": {name: {"item": name} for name in params.tables},
             ("${suite.name}",): {params.suite: {"item": params.suite}},
         }
+        self._definitions = yaml.safe_load(text)["stages"]
         self.stages: list[str] = []
         self._patterns: dict[str, list[str]] = {}
         self.jobs: dict[str, Job] = {}
-        for stage, definition in yaml.safe_load(text)["stages"].items():
+        for stage, definition in self._definitions.items():
             self.stages.append(stage)
             if "foreach" not in definition:
                 self._add(stage, stage, "", definition, {})
                 continue
             over, each = definition["foreach"], definition["do"]
-            outs = _paths(each, "outs") + _paths(each, "metrics")
+            outs = _outputs(each)
             self._patterns[stage] = [out.replace("${key}", "{name}").replace("${item}", "{name}") for out in outs]
             for name, values in self._entries[tuple(over) if isinstance(over, list) else over].items():
                 self._add(f"{stage}@{name}", stage, name, each, {"key": name, **values})
@@ -70,17 +71,19 @@ class Graph:
             files += inside or [dep]
         return files
 
+    def options(self, stage: str, run: str) -> dict[str, str]:
+        """Options of the command with which a stage looks at a run of the suite: {"checkpoint": path, ...}."""
+        values = {"key": run, **self._entries["${suite.runs}"][run]}
+        words = _fill(self._definitions[stage]["do"]["cmd"], values, stage).split()
+        return {word[2:]: value for word, value in zip(words, words[1:], strict=False) if word.startswith("--")}
+
     def patterns(self, stage: str) -> list[str]:
         """Outputs of a stage with the job's name as the wildcard {name}; none for a stage without jobs."""
         return self._patterns[stage] if self.of(stage) else []
 
     def _add(self, address: str, stage: str, name: str, definition: dict, values: dict[str, str]) -> None:
         def fill(template: str) -> str:
-            for key, value in values.items():
-                template = template.replace(f"${{{key}}}", value)
-            if "${" in template:
-                raise ParamsError(f"dvc.yaml: stages.{stage}: {template!r} holds a template that is not understood")
-            return template
+            return _fill(template, values, stage)
 
         self.jobs[address] = Job(
             address,
@@ -88,8 +91,20 @@ class Graph:
             name,
             fill(" ".join(definition["cmd"].split())),
             tuple(map(fill, _paths(definition, "deps"))),
-            tuple(map(fill, _paths(definition, "outs") + _paths(definition, "metrics"))),
+            tuple(map(fill, _outputs(definition))),
         )
+
+
+def _fill(template: str, values: dict[str, str], stage: str) -> str:
+    for key, value in values.items():
+        template = template.replace(f"${{{key}}}", value)
+    if "${" in template:
+        raise ParamsError(f"dvc.yaml: stages.{stage}: {template!r} holds a template that is not understood")
+    return template
+
+
+def _outputs(definition: dict) -> list[str]:
+    return [path for kind in ("outs", "metrics", "plots") for path in _paths(definition, kind)]
 
 
 def _paths(definition: dict, kind: str) -> list[str]:

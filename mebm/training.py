@@ -11,9 +11,11 @@ from mebm import parallel
 from mebm.buffer import ReplayBuffer
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.errors import DataError, Diverged, Stopped
+from mebm.errors import DataError, Diverged, MetricError, Stopped
+from mebm.evaluation import score
 from mebm.gaussian import GaussianInit, UniformInit
 from mebm.loss import classification_term, generative_terms
+from mebm.metrics import accuracy_and_loss
 from mebm.params import Train
 from mebm.seeds import generator_for
 from mebm.sgld import sgld
@@ -30,6 +32,7 @@ RECORDED = (
     "grad_norm",
     "weight_grad_norm",
 )
+EPOCH_COLUMNS = ("epoch", "iteration", "accuracy", "loss")
 LOG_COLUMNS = ("iteration", "epoch", "lr", *RECORDED, "x_neg_min", "x_neg_max")
 
 
@@ -41,6 +44,7 @@ class Trained:
     buffer: ReplayBuffer
     iterations: int
     rows: list[dict[str, float]]
+    epochs: list[dict[str, float]]
     restarts: int
 
 
@@ -158,6 +162,7 @@ class Training:
         self.total = self.per_epoch * train.epochs
         self.iteration = 0  # the next one
         self.rows: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
         self.restarts = 0
         self._sums = torch.zeros(len(RECORDED), device=device)
         self._interval = 0
@@ -231,6 +236,20 @@ class Training:
             self._sums.zero_()
             self._interval = 0
 
+    def evaluate(self, test: ImageSet | None, batch_size: int) -> None:
+        """Note the classifier's accuracy and loss on held-out images, running statistics; changes no later number."""
+        row = {"epoch": self.epoch, "iteration": self.iteration}
+        if self.train.pyx_weight and test is not None and len(test):
+            self.model.eval()
+            try:
+                logits = score(self.model, test.images, batch_size).logits
+                row["accuracy"], row["loss"] = accuracy_and_loss(logits, test.labels)
+            except MetricError:  # not finite with running statistics: no figure, and training goes on
+                pass
+            finally:
+                self.model.train()
+        self.epochs.append(row)
+
     def _generators(self, since: int = 0) -> dict[str, torch.Generator]:
         """A generator for each purpose and rank; anew for a run that goes on with another number of ranks."""
         of = f", rank {parallel.rank()} of {parallel.world()}" if parallel.world() > 1 else ""
@@ -264,6 +283,7 @@ class Training:
             "streams": {"plain": self.plain.state(), "labelled": self.labelled.state()},
             "generators": parallel.of_all_ranks({name: g.get_state() for name, g in self.generators.items()}),
             "rows": [dict(row) for row in self.rows],
+            "epochs": [dict(row) for row in self.epochs],
             "restarts": self.restarts,
             "sums": parallel.of_all_ranks(self._sums.cpu().clone()),
             "interval": self._interval,
@@ -287,6 +307,7 @@ class Training:
             self.generators = self._generators(since=self.iteration)
             self._sums.copy_(torch.stack(record["sums"]).mean(0))
         self.rows = [dict(row) for row in record["rows"]]
+        self.epochs = [dict(row) for row in record["epochs"]]
         self._watch = _Watch(self.device)
 
     def reseed_chains(self) -> None:
@@ -306,7 +327,7 @@ class Training:
         """What the run leaves. Raises Diverged if its last iteration did."""
         self._watch.finish()
         buffer = ReplayBuffer(parallel.gathered(self.buffer.images)) if parallel.world() > 1 else self.buffer
-        return Trained(self.model, buffer, self.total, self.rows, self.restarts)
+        return Trained(self.model, buffer, self.total, self.rows, self.epochs, self.restarts)
 
     def _own_random_state(self):
         return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
@@ -399,8 +420,10 @@ def train_model(
     init: GaussianInit | UniformInit,
     device: torch.device,
     *,
+    test: ImageSet | None = None,
+    eval_batch_size: int = 500,
     on_log: Callable[[Training], None] = lambda _: None,
-    on_grid: Callable[[int, Tensor], None] = lambda *_: None,
+    on_look: Callable[[Training], None] = lambda _: None,
     on_divergence: Callable[[Diverged, Training], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
     states: StateStore | None = None,
@@ -408,8 +431,8 @@ def train_model(
 ) -> Trained:
     """Train on `data` with chains started from `init`, from the newest of `states` if there is one.
 
-    on_log: called after every `log_every` iterations; on_grid: at the end of every `grid_every` epochs and of the
-    last with the epoch and the first 100 chains; on_divergence: before a divergence is acted upon. stop: asked before
+    test: held-out images for the classifier's accuracy at every look. on_log: called after every `log_every`
+    iterations; on_look: before the first, at the end of every `grid_every` epochs and of the last; on_divergence: before a divergence is acted upon. stop: asked before
     every iteration; when it says so the state is saved and Stopped raised. Raises Diverged at a divergence, or after
     `max_restarts` of them with on_divergence "restart". An interrupted run that goes on ends in the same numbers as
     one that was not.
@@ -422,6 +445,8 @@ def train_model(
         say(f"goes on from iteration {run.iteration} of {run.total}")
     while True:
         try:
+            if run.iteration == 0:
+                on_look(run)
             while run.iteration < run.total:
                 if run.iteration % check == 0 and parallel.any_rank(stop()):
                     if states:
@@ -435,7 +460,9 @@ def train_model(
                         say(f"warning: {warning}")
                 if run.iteration % run.per_epoch == 0 and (run.epoch % train.grid_every == 0 or last):
                     run.check()
-                    on_grid(run.epoch, run.buffer.images[:100])
+                    if parallel.rank() == 0:
+                        run.evaluate(test, eval_batch_size)
+                    on_look(run)
                 if states and run.iteration % train.save_every == 0 and not last:
                     _save(states, run)
             return run.finish()

@@ -3,11 +3,9 @@
 import sys
 from pathlib import Path
 
-import torch
-
 from mebm.checkpoint import load_checkpoint
-from mebm.data import bytes_to_unit, load_images
-from mebm.errors import DataError
+from mebm.data import load_images
+from mebm.evaluation import score
 from mebm.files import sha256, write_json
 from mebm.metrics import accuracy_and_loss
 from stages import cli
@@ -22,20 +20,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    device = cli.device_for(settings.compute)
-    checkpoint = load_checkpoint(args.checkpoint, device)
-    record = {"accuracy": None, "loss": None, "status": "no classifier: pyx_weight is 0"}
+    checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
     test = load_images(args.test, checkpoint.shape, allow_empty=True)
-    if checkpoint.train["pyx_weight"] > 0 and not len(test):
-        record["status"] = "no held-out images: all train"
-    elif checkpoint.train["pyx_weight"] > 0:
-        if test.labels is None or test.n_classes > checkpoint.n_classes:
-            raise DataError(f"{args.test}: labels do not fit a classifier of {checkpoint.n_classes} classes")
-        batches = test.images.split(settings.compute.eval_batch_size)
-        with torch.no_grad():
-            logits = torch.cat([checkpoint.model.logits(bytes_to_unit(batch.to(device))).cpu() for batch in batches])
-        accuracy, loss = accuracy_and_loss(logits, test.labels)
-        record = {"accuracy": accuracy, "loss": loss, "status": "ok"}
+    record = {"accuracy": None, "loss": None, "status": checkpoint.no_classifier(test) or "ok"}
+    if record["status"] == "ok":
+        scores = score(checkpoint.model, test.images, settings.compute.eval_batch_size)
+        record["accuracy"], record["loss"] = accuracy_and_loss(scores.logits, test.labels)
     record |= {"n_images": len(test), "bn_stats": "running", "seed": checkpoint.train["seed"]}
     record |= {"checkpoint_sha256": sha256(args.checkpoint), "test_sha256": sha256(args.test)}
     write_json(args.out, {**record, "versions": cli.versions()})

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mebm import params
+from mebm.pipeline import Graph
 from mebm.errors import MebmError, ParamsError, Stopped
 
 KINDS = {
-    "dataset": params.DATASET_STAGES,
-    "run": params.TRAINED_STAGES | params.IMPORTED_STAGES | params.RUN_STAGES,
+    "dataset": params.DATASET_STAGES | params.COMPARED_STAGES,
+    "run": params.TRAINED_STAGES | params.IMPORTED_STAGES | params.RUN_STAGES | params.ANALYSIS_STAGES,
     "table": params.TABLE_STAGES,
     "suite": params.SUITE_STAGES,
 }
@@ -33,6 +34,52 @@ def parser(stage: str, description: str) -> argparse.ArgumentParser:
     return result
 
 
+def analysis(stage: str, description: str, argv: list[str] | None, **inputs: str) -> argparse.ArgumentParser:
+    """A parser for a stage that looks at a run: paths and parameters default to those of the pipeline.
+
+    inputs: what each path is, by the name of its option in dvc.yaml. Every parameter of the stage's section becomes an
+    option as well, whose help shows the value that params.yaml holds.
+    """
+    result = parser(stage, description)
+    file = _known(result, argv).params
+    for name, text in inputs.items():
+        result.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{text} (the run's own)")
+    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    fields = params.SECTIONS[stage].model_fields if stage in params.SECTIONS else {}
+    try:
+        shared, said = (params.load(file).shared(stage), params.comments(file, stage)) if fields else ({}, {})
+    except MebmError:  # said when the command runs
+        shared, said = {}, {}
+    for key in fields:
+        text = f"{said.get(key, '')} ({_yaml(shared[key])})" if key in shared else ""
+        result.add_argument(f"--{key.replace('_', '-')}", dest=f"set_{key}", metavar="X", help=text.replace("%", "%%"))
+    result.set_defaults(inputs=tuple(inputs))
+    return result
+
+
+def _known(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Only --params, before the other options can be known."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--params", type=Path, default=parser.get_default("params"))
+    return first.parse_known_args(argv)[0]
+
+
+def _yaml(value: object) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
+def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: params.Params) -> None:
+    """Fill in what an analysis was not told: paths of the run; and lay its own parameters over those of the file."""
+    if any(getattr(args, name) is None for name in args.inputs):
+        options = Graph(args.params.parent / "dvc.yaml", loaded).options(args.stage, args.name)
+        for name in args.inputs:
+            if getattr(args, name) is None:
+                setattr(args, name, Path(options[name]))
+    own = {key[4:]: value for key, value in vars(args).items() if key.startswith("set_") and value is not None}
+    if own:
+        setattr(settings, args.stage, params.changed(getattr(settings, args.stage), own))
+
+
 def execute(
     arguments: argparse.ArgumentParser,
     argv: list[str] | None,
@@ -45,7 +92,10 @@ def execute(
     """
     args = arguments.parse_args(argv)
     try:
-        settings = params.load(args.params).resolve(args.stage, args.name)
+        loaded = params.load(args.params)
+        settings = loaded.resolve(args.stage, args.name)
+        if hasattr(args, "inputs"):
+            _complete(args, settings, loaded)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         log.info("%s %s: start", args.stage, args.name)
         work(args, settings)

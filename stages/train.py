@@ -1,4 +1,6 @@
-"""Train a run: checkpoint.pt, log.csv with the curves, and grids/ with pictures of the buffer.
+"""Train a run: checkpoint.pt, log.csv with the curves, and looks at it every few epochs.
+
+A look is a row of epochs.csv with the held-out accuracy, a picture in grids/, and a copy of some chains in snapshots/.
 
 State is saved under .state/ as it goes. Run the same command again after any interruption: it goes on where it was and
 ends in the same numbers. SIGTERM and SIGINT save first.
@@ -16,14 +18,14 @@ from pathlib import Path
 from mebm import parallel
 from mebm.checkpoint import Checkpoint, save_checkpoint
 from mebm.cost import estimate
-from mebm.data import load_images, unit_to_bytes
+from mebm.data import load_images, save_images, unit_to_bytes
 from mebm.devices import claim
 from mebm.errors import Diverged, ParamsError
 from mebm.files import read_json, sha256, write_json, write_text
 from mebm.gaussian import load_init
 from mebm.images import save_grid
 from mebm.state import ROOT, StateStore, run_key
-from mebm.training import LOG_COLUMNS, Training, train_model
+from mebm.training import EPOCH_COLUMNS, LOG_COLUMNS, Trained, Training, train_model
 from stages import cli
 from stages.locks import outputs_unlocked
 
@@ -31,6 +33,7 @@ from stages.locks import outputs_unlocked
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("train", __doc__)
     parser.add_argument("--train", type=Path, required=True, help="archive of training images")
+    parser.add_argument("--test", type=Path, required=True, help="archive of held-out images, only looked at")
     parser.add_argument("--gaussian", type=Path, required=True, help="statistics of the initial distribution")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--state", type=Path, default=ROOT, help="folder of saved states (%(default)s)")
@@ -55,7 +58,7 @@ def work(args, settings) -> None:
 def _launch(args, processes: int) -> None:
     """Give this process's place to torchrun, which starts this command once for each process."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    options = {"run": args.name, "train": args.train, "gaussian": args.gaussian, "out": args.out}
+    options = {"run": args.name, "train": args.train, "test": args.test, "gaussian": args.gaussian, "out": args.out}
     options |= {"params": args.params, "logs": args.logs, "state": args.state}
     own = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it with a warning; cpu_threads decides
@@ -66,6 +69,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
     name, train, compute = settings.name, settings.train, settings.compute
     first = parallel.rank() == 0
     data = load_images(args.train)
+    test = load_images(args.test, data.shape, allow_empty=True)
     init = load_init(train.init, args.gaussian, data.shape)
     _check_cost(settings, data, device, claimed)
 
@@ -85,13 +89,15 @@ def _train(args, settings, device, claimed: str | None) -> None:
             (store.folder / "finished").unlink(missing_ok=True)
         parallel.any_rank(False)  # none reads the states before the first has looked after them
         record = _Record(args, name, store.folder)
-        calls = {"on_log": record.log, "on_grid": record.grid, "on_divergence": record.divergence} if first else {}
+        calls = {"on_log": record.log, "on_look": record.look, "on_divergence": record.divergence} if first else {}
         with outputs_unlocked(args.out) if first else nullcontext():
             trained = train_model(
                 train,
                 data,
                 init,
                 device,
+                test=test,
+                eval_batch_size=compute.eval_batch_size,
                 **calls,
                 say=lambda line: cli.log.info("%s: %s", name, line),
                 states=store,
@@ -99,7 +105,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
             )
         if not first:
             return
-        record.write(trained.rows)
+        record.write(trained)
         checkpoint = Checkpoint(
             trained.model,
             trained.buffer.images,
@@ -131,13 +137,16 @@ class _Record:
             write_text(self._live, _csv(rows))
         else:
             with open(self._live, "a") as file:
-                file.write(_csv(rows[-1:], header=False))
+                file.write("".join(_csv(rows[-1:]).splitlines(keepends=True)[1:]))
         self._written = len(rows)
         write_json(self._folder / "seconds.json", {"seconds": self._seconds()})
         self._show(run.iteration, run.total, f"energy gap {rows[-1]['energy_gap']:+.3f}")
 
-    def grid(self, epoch: int, chains) -> None:
-        save_grid(self._folder / "grids" / f"epoch_{epoch:04d}.png", unit_to_bytes(chains.cpu()), 10)
+    def look(self, run: Training) -> None:
+        images = unit_to_bytes(run.buffer.images[: max(100, run.train.snapshot_images)].cpu())
+        save_grid(self._folder / "grids" / f"epoch_{run.epoch:04d}.png", images[:100], 10)
+        path = self._folder / "snapshots" / f"epoch_{run.epoch:04d}.npz"
+        save_images(path, images[: run.train.snapshot_images].numpy())
 
     def divergence(self, error: Diverged, run: Training) -> None:
         values = {key: repr(value) for key, value in error.values.items()}  # JSON has no NaN
@@ -147,10 +156,12 @@ class _Record:
         save_grid(stem.with_name(stem.name + ".png"), unit_to_bytes(chains), 10)
         cli.log.info("%s: %s.json and .png show where", self._name, stem)
 
-    def write(self, rows: list[dict]) -> None:
-        write_text(self._args.out / "log.csv", _csv(rows))
-        shutil.rmtree(self._args.out / "grids", ignore_errors=True)
-        shutil.copytree(self._folder / "grids", self._args.out / "grids", copy_function=shutil.copyfile)
+    def write(self, trained: Trained) -> None:
+        write_text(self._args.out / "log.csv", _csv(trained.rows))
+        write_text(self._args.out / "epochs.csv", _csv(trained.epochs, EPOCH_COLUMNS))
+        for name in ("grids", "snapshots"):
+            shutil.rmtree(self._args.out / name, ignore_errors=True)
+            shutil.copytree(self._folder / name, self._args.out / name, copy_function=shutil.copyfile)
         # Beside the log and not among the artifacts: a time is never the same twice.
         write_json(self._args.logs / f"time.{self._name}.json", {"hours": self._seconds() / 3600})
 
@@ -158,9 +169,9 @@ class _Record:
         return self._before + time.monotonic() - self._start
 
 
-def _csv(rows: list[dict], header: bool = True) -> str:
-    lines = [",".join(f"{row[key]:.6g}" if key in row else "" for key in LOG_COLUMNS) for row in rows]
-    return "".join(f"{line}\n" for line in ([",".join(LOG_COLUMNS)] if header else []) + lines)
+def _csv(rows: list[dict], columns: tuple[str, ...] = LOG_COLUMNS) -> str:
+    lines = [",".join(f"{row[key]:.6g}" if key in row else "" for key in columns) for row in rows]
+    return "".join(f"{line}\n" for line in [",".join(columns), *lines])
 
 
 def _check_cost(settings, data, device, claimed: str | None) -> None:

