@@ -154,9 +154,10 @@ def compare(args, device, peaks, data, init, moments, network, depth, width, mod
         base |= {"augment_pad": 4, "augment_flip": True, "epochs": 1000, "warmup_iters": 1000, "batch_size": 64}
         return smoke.section("train", **{**base, "label_batch_size": 128, "log_every": 10, **changes})
 
-    kinds = {"float32": {}, "bf16": {"precision": "bf16"}}
-    if args.compile:
-        kinds |= {f"{kind} compiled": {**changes, "compile": True} for kind, changes in kinds.items()}
+    precisions = {"float32": {}, "bf16": {"precision": "bf16"}}
+    ways = {"": {}} | ({" compiled": {"compile": True}} if args.compile else {})
+    ways |= {" native": {"kernels": "native"}} if device.type == "cpu" else {}
+    kinds = {f"{p}{w}": {**first, **more} for p, first in precisions.items() for w, more in ways.items()}
     runs = {kind: training.Training(settings(**changes), data, init, device) for kind, changes in kinds.items()}
     plain = Baseline(settings(), data, *moments, device)
     times: dict[str, list[float]] = {"plain": [], **{kind: [] for kind in runs}}

@@ -11,10 +11,10 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     """|mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), never negative, exactly 0 for equal statistics.
 
     means [D], covariances [D, D], symmetric; computed in float64. With R1, R2 such that cov = R R', the trace is the
-    sum of the singular values of R1' R2 (Dowson and Landau 1982; Heusel et al. 2017). They come from a symmetric
-    eigenvalue problem where both covariances have full rank, which is fastest, and from a singular value
-    decomposition without squaring where not: fewer images than dimensions leave eigenvalues at rounding level, whose
-    roots would otherwise count. Raises MetricError for shapes that do not fit or values that are not finite.
+    sum of the singular values of R1' R2 (Dowson and Landau 1982; Heusel et al. 2017). Where both covariances have full
+    rank, R is a Cholesky factor and the values come from one symmetric eigenvalue problem, which is fastest; where not,
+    from eigenvectors and a singular value decomposition without squaring: fewer images than dimensions leave
+    eigenvalues at rounding level, whose roots would otherwise count. Raises MetricError for shapes that do not fit or values that are not finite.
     """
     mean1, cov1, mean2, cov2 = (torch.as_tensor(a, dtype=torch.float64).cpu() for a in (mean1, cov1, mean2, cov2))
     if mean1.shape != mean2.shape or cov1.shape != cov2.shape or cov1.shape != (len(mean1),) * 2:
@@ -37,8 +37,12 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 def _root(cov: Tensor) -> Tensor:
     """R [D, rank] with R R' = cov, without the directions whose variance is rounding error."""
+    limit = len(cov) * torch.finfo(cov.dtype).eps
+    factor, failed = torch.linalg.cholesky_ex(cov)
+    if not failed and bool(factor.diagonal().square().min() > limit * cov.diagonal().max()):
+        return factor
     values, vectors = torch.linalg.eigh(cov)
-    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    kept = values > values[-1].clamp(min=0) * limit
     return vectors[:, kept] * values[kept].sqrt()
 
 

@@ -26,7 +26,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")  # stands in command lines
-RESERVED = ("analyses", "baseline", "compared", "params", "summary", "tables")  # folders of results/ and data/ that are no entry's
+RESERVED = (
+    "analyses",
+    "baseline",
+    "compared",
+    "params",
+    "summary",
+    "tables",
+)  # folders of results/ and data/ that are no entry's
 TABLES = ("demo", "generation", "classification", "steps")
 # Images that a published set holds, and the sides that a source comes in (None: any).
 PUBLISHED_COUNTS = {
@@ -156,6 +163,7 @@ class Train(Section):
     decay_factor: Annotated[float, Field(gt=0, le=1)]
     precision: Literal["float32", "bf16"]
     compile: bool
+    kernels: Literal["torch", "native"]
     devices: Annotated[int, Field(ge=1, le=64)]
     sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
@@ -470,9 +478,13 @@ class Params:
             raise ParamsError(f"{path}: suite.runs: differs from trained and imported together; merge both into it")
         for name, run in suite["analysed"].items():
             if suite["runs"].get(name) != run:
-                raise ParamsError(f"{path}: suite.analysed.{name}: is not the run of this name; refer to it by its anchor")
+                raise ParamsError(
+                    f"{path}: suite.analysed.{name}: is not the run of this name; refer to it by its anchor"
+                )
         if suite["name"] in (*RESERVED, *suite["runs"]):
-            raise ParamsError(f"{path}: suite.name: is {suite['name']!r}, the name of a folder of results/; use another")
+            raise ParamsError(
+                f"{path}: suite.name: is {suite['name']!r}, the name of a folder of results/; use another"
+            )
         if both := set(suite["trained"]) & set(suite["imported"]):
             raise ParamsError(f"{path}: imported.{min(both)}: a trained run has this name; use another")
         self._check_sections("defaults", suite["defaults"], set(SECTIONS))
@@ -587,6 +599,8 @@ class Params:
             raise ParamsError(
                 f"{self.path}: {where}.train: px_weight and pyx_weight are both 0, so there is nothing to train"
             )
+        if train.compile and train.kernels == "native":
+            raise ParamsError(f"{self.path}: {where}.train: compile and kernels native exclude each other; choose one")
         if (train.depth - 4) % 6:
             raise ParamsError(
                 f"{self.path}: {where}.train.depth: is {train.depth}, expected 6n + 4 (10, 16, 22, 28, ...)"

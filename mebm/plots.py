@@ -12,7 +12,9 @@ from mebm.files import replacing, require
 
 
 @contextmanager
-def figure(path: str | Path, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 4), **options: Any) -> Iterator:
+def figure(
+    path: str | Path, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 4), **options: Any
+) -> Iterator:
     """Axes (an array where there are several) of a figure that is written to `path`, an SVG, when the block ends.
 
     size: in inches; options: of matplotlib's subplots. Text stays text, so that it can be searched and read aloud.

@@ -11,9 +11,10 @@ from mebm import parallel
 from mebm.buffer import ReplayBuffer
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.errors import DataError, Diverged, MetricError, Stopped
+from mebm.errors import DataError, Diverged, MetricError, ParamsError, Stopped
 from mebm.evaluation import score
 from mebm.gaussian import GaussianInit, UniformInit
+from mebm.kernels import use_native
 from mebm.loss import classification_term, generative_terms
 from mebm.metrics import accuracy_and_loss
 from mebm.params import Train
@@ -73,9 +74,10 @@ def iterations_per_epoch(train: Train, n_images: int, labelled: bool) -> int:
 
 def make_optimiser(model: EnergyModel, train: Train) -> torch.optim.Optimizer:
     """SGD with momentum, or Adam(0.9, 0.999). A parameter without a gradient is left alone, weight decay included."""
+    options = {"weight_decay": train.weight_decay, "fused": True}
     if train.optimiser == "adam":
-        return torch.optim.Adam(model.parameters(), train.lr, betas=(0.9, 0.999), weight_decay=train.weight_decay)
-    return torch.optim.SGD(model.parameters(), train.lr, train.momentum, weight_decay=train.weight_decay)
+        return torch.optim.Adam(model.parameters(), train.lr, betas=(0.9, 0.999), **options)
+    return torch.optim.SGD(model.parameters(), train.lr, train.momentum, **options)
 
 
 def forward_passes(
@@ -141,6 +143,10 @@ class Training:
         self.model.to(device).train()
         if train.sync_batchnorm and parallel.world() > 1 and device.type == "cuda":
             self.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if train.kernels == "native":
+            if device.type != "cpu":
+                raise ParamsError("train.kernels is native, which runs on a CPU only; set it to torch, or use a CPU")
+            use_native(self.model)
         if train.compile:
             self.model.backbone.compile()
         self.optimiser = make_optimiser(self.model, train)

@@ -44,6 +44,12 @@ NORMS = {
 }
 
 
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """LeakyReLU of the normalised x, in one step where the norm knows how."""
+    fused = getattr(norm, "activated", None)
+    return fused(x, LEAK) if fused else F.leaky_relu(norm(x), LEAK)
+
+
 class Block(nn.Module):
     """norm, LeakyReLU, conv, dropout, norm, LeakyReLU, conv (which carries the stride), plus shortcut."""
 
@@ -59,8 +65,8 @@ class Block(nn.Module):
             self.shortcut.append(nn.Conv2d(in_channels, channels, 1, stride=stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.dropout(self.conv1(F.leaky_relu(self.bn1(x), LEAK)))
-        return self.conv2(F.leaky_relu(self.bn2(h), LEAK)) + self.shortcut(x)
+        h = self.dropout(self.conv1(activated(self.bn1, x)))
+        return self.conv2(activated(self.bn2, h)) + self.shortcut(x)
 
 
 class WideResNet(nn.Module):
@@ -95,4 +101,4 @@ class WideResNet(nn.Module):
         h = self.conv1(x)
         for stage in range(self.n_stages):
             h = self.get_submodule(f"layer{stage + 1}")(h)
-        return F.leaky_relu(self.bn1(h), LEAK).mean(dim=(2, 3))
+        return activated(self.bn1, h).mean(dim=(2, 3))

@@ -52,7 +52,13 @@ def work(args, settings) -> None:
             title = "as trained" if name == "before" else f"temperature {temperature:.2f}"
             axis.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1), title=f"{title}: ECE {error:.2f} %")
         axes[0].set(ylabel="accuracy")
-    cli.log.info("%s: ECE %.4f, after temperature %.2f: %.4f", settings.name, record["before"]["ece"], temperature, record["after"]["ece"])
+    cli.log.info(
+        "%s: ECE %.4f, after temperature %.2f: %.4f",
+        settings.name,
+        record["before"]["ece"],
+        temperature,
+        record["after"]["ece"],
+    )
 
 
 if __name__ == "__main__":

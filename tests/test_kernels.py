@@ -1,0 +1,179 @@
+"""Our own CPU kernels against PyTorch in float64, and against values of the published release."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import smoke
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mebm import kernels
+from mebm.checkpoint import from_release_state
+from mebm.energy import EnergyModel, build_model
+from mebm.errors import ParamsError
+from mebm.gaussian import UniformInit
+from mebm.sgld import sgld
+from mebm.training import Training
+
+needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+SHAPES = [(2, 16, 32, 32, 32), (3, 32, 16, 7, 9), (1, 48, 48, 4, 4), (2, 128, 64, 1, 3), (5, 64, 128, 8, 8)]
+
+
+def images(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return x.to(dtype).to(memory_format=torch.channels_last)
+
+
+def error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    """Largest difference as a share of the largest value."""
+    return float((ours.double() - reference).abs().max() / reference.abs().max())
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 3e-5), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(("n", "c", "k", "h", "w"), SHAPES)
+def test_convolution_and_its_gradients(n, c, k, h, w, dtype, limit, threads):
+    conv = nn.Conv2d(c, k, 3, padding=1)
+    reference, ours = copy.deepcopy(conv).double(), nn.Sequential(conv)
+    kernels.use_native(ours)
+    assert isinstance(ours[0], kernels.Convolution)
+    x = images(n, c, h, w, dtype=dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    dy = images(n, k, h, w, dtype=dtype, seed=1)
+    y, expected = ours(x), reference(exact)
+    y.backward(dy)
+    expected.backward(dy.double())
+    assert y.dtype == x.grad.dtype == dtype
+    assert error(y.detach(), expected.detach()) < limit
+    assert error(x.grad, exact.grad) < limit
+    assert error(conv.weight.grad, reference.weight.grad) < 1e-4  # float32 sums for either kind of image
+    assert error(conv.bias.grad, reference.bias.grad) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-4), (torch.bfloat16, 2e-2)])
+def test_norm_and_activation(dtype, limit, offset, threads):
+    norm = nn.BatchNorm2d(48, momentum=0.9)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    reference, ours = copy.deepcopy(norm).double(), nn.Sequential(norm)
+    kernels.use_native(ours)
+    x = (images(6, 48, 9, 11) + offset).to(dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    dy = images(6, 48, 9, 11, dtype=dtype, seed=1)
+    y, expected = norm.activated(x, 0.2), F.leaky_relu(reference(exact), 0.2)
+    y.backward(dy)
+    expected.backward(dy.double())
+    assert y.dtype == x.grad.dtype == dtype
+    assert error(y.detach(), expected.detach()) < limit
+    # kinks: an element whose rounding crosses zero has the other slope, so compare in the mean
+    assert float((x.grad.double() - exact.grad).norm() / exact.grad.norm()) < 10 * limit
+    assert error(norm.weight.grad, reference.weight.grad) < 10 * limit
+    assert error(norm.bias.grad, reference.bias.grad) < 10 * limit
+    for name in ("running_mean", "running_var"):
+        assert error(getattr(norm, name), getattr(reference, name)) < 1e-5, name
+    assert norm.num_batches_tracked == 1
+    norm.eval()
+    assert torch.equal(norm.activated(x, 0.2), F.leaky_relu(norm(x), 0.2))
+
+
+@needs_compiler
+def test_what_is_not_finite_stays_visible():
+    for value in (float("nan"), float("inf")):
+        x = images(2, 16, 8, 8)
+        x[1, 3, 4, 4] = value
+        model = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16))
+        kernels.use_native(model)
+        y = model[0](x)
+        assert not torch.isfinite(y).all()
+        assert not torch.isfinite(model[1].activated(y, 0.2)).all()
+        assert not torch.isfinite(model[1].activated(x.bfloat16(), 0.2)).all()
+
+
+@needs_compiler
+def test_transforms_follow_the_weights():
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    model = nn.Sequential(conv)
+    kernels.use_native(model)
+    x = images(2, 16, 8, 8)
+    before = model(x)
+    assert torch.equal(model(x), before)  # equal bytes twice
+    torch.optim.SGD(model.parameters(), 0.5).zero_grad()
+    model(x).square().sum().backward()
+    torch.optim.SGD(model.parameters(), 1e-3).step()
+    expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    assert error(model(x).detach(), expected.detach()) < 3e-5
+    conv.load_state_dict({"weight": torch.zeros(16, 16, 3, 3), "bias": torch.ones(16)})
+    assert torch.equal(model(x), torch.ones(2, 16, 8, 8))
+
+
+@needs_compiler
+def test_a_model_keeps_its_names_and_what_does_not_fit():
+    model = build_model((3, 32, 32), 10, depth=10, width=1)
+    expected = copy.deepcopy(model).state_dict()
+    kernels.use_native(model)
+    assert list(model.state_dict()) == list(expected)
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    assert kinds["backbone.conv1"] is nn.Conv2d  # 3 channels
+    assert kinds["backbone.layer2.0.conv2"] is nn.Conv2d  # stride 2
+    assert kinds["backbone.layer2.0.conv1"] is kernels.Convolution
+    assert kinds["backbone.layer2.0.bn1"] is kernels.BatchNorm
+
+
+@needs_compiler
+def test_the_release_in_float32(oracle_dir: Path):
+    """The mean differences that the values' README allows a float32 implementation."""
+    checkpoint, values = oracle_dir / "wrn10_1_uncond.pt", torch.load(oracle_dir / "sgld.pt", weights_only=True)
+    io = torch.load(oracle_dir / "wrn10_1_uncond_io.pt", weights_only=True)
+
+    def model() -> EnergyModel:
+        made = build_model((3, 32, 32), 10, depth=10, width=1)
+        made.load_state_dict(from_release_state(torch.load(checkpoint, weights_only=True)["model_state_dict"]))
+        kernels.use_native(made)
+        return made.train()
+
+    assert float((-model().energy(io["x"]) - io["energy_train"]).abs().max()) <= 1e-5
+    for n_steps, limit in ((1, 1e-5), (2, 1e-4), (5, 1e-2)):
+        of_run = model()
+        with of_run.frozen_weights():
+            x, _ = sgld(of_run.energy, values["start"], n_steps, 1.0, 0.0, 1.0)
+        assert float((x - values[f"final_{n_steps}"]).abs().mean()) <= limit, n_steps
+
+
+@needs_compiler
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-3), ("bf16", 0.1)])
+def test_training_gives_the_numbers_of_eager_float32(digits, precision, limit):
+    def losses(**changes) -> list[float]:
+        train = smoke.section("train", pyx_weight=1.0, log_every=1, **changes)
+        run = Training(train, digits, UniformInit(digits.shape), torch.device("cpu"))
+        for _ in range(3):
+            run.step()
+        return [row["loss"] for row in run.rows]
+
+    for ours, theirs in zip(losses(precision=precision, kernels="native"), losses(), strict=True):
+        assert abs(ours - theirs) <= limit * max(abs(theirs), 1)
+
+
+def test_without_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(ParamsError, match="no C\\+\\+ compiler; install g\\+\\+"):
+        kernels.library.__wrapped__()
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(ParamsError, match="false fails"):
+        kernels.library.__wrapped__()
+    assert not list(tmp_path.rglob("*.so"))
