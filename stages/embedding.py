@@ -3,6 +3,7 @@
 Writes metrics.json, figures/sources.svg, figures/classes.svg and figures/energies.svg.
 """
 
+import math
 import sys
 
 import numpy as np
@@ -49,9 +50,8 @@ def work(args, settings) -> None:
     init = load_init(checkpoint.train["init"], args.gaussian, checkpoint.shape).to("cpu")
     draws = init.sample(n, generator_for("embedding: initial", seed))
     images = {"data": train.images[picked], "buffer": chains[kept], "initial": draws}
-    batch_size = -(
-        -n // -(-n // wanted.batch_size)
-    )  # batches as equal as can be: a last one of few images is an outlier
+    # Batches about equal: the statistics of a last one of few images would set these apart.
+    batch_size = math.ceil(n / math.ceil(n / wanted.batch_size))
     with batch_statistics(model):
         scores = {name: score(model, images[name], batch_size) for name in SOURCES}
     for name, found in scores.items():
