@@ -5,6 +5,7 @@ training split: its distance is called `fcd` (Frechet classifier distance) and i
 formulas are the same; values of different networks do not compare.
 """
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -112,23 +113,34 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Featur
 
 
 @torch.no_grad()
+def stream(
+    network: FeatureClassifier | InceptionFeatures, images: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features [n, D] and logits [n, n_classes] of images, uint8 [N, C, H, W], batch by batch on the network's device.
+
+    Always float32: TensorFloat-32, the default of convolutions on GPUs, moves features in the third digit.
+    """
+    device = next(network.parameters()).device
+    for batch in images.split(batch_size):
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with exact if device.type == "cuda" else nullcontext():
+            result = network(batch.to(device))
+        yield result
+
+
+@torch.no_grad()
 def extract(
     network: FeatureClassifier | InceptionFeatures, images: Tensor, batch_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [D] and covariance [D, D] (N - 1) of the features of images, float64, and their logits [N, n_classes].
 
-    images: uint8 [N, C, H, W]. Features stream: they are not kept. Always float32: TensorFloat-32, the default of
-    convolutions on GPUs, moves features in the third digit. Raises DataError for fewer than two images.
+    images: uint8 [N, C, H, W]. Features stream: they are not kept. Raises DataError for fewer than two images.
     """
-    device = next(network.parameters()).device
-    moments = StreamingMoments(network.n_features, device)
+    moments = StreamingMoments(network.n_features, next(network.parameters()).device)
     logits = []
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with exact if device.type == "cuda" else nullcontext():
-        for batch in images.split(batch_size):
-            features, batch_logits = network(batch.to(device))
-            moments.update(features)
-            logits.append(batch_logits)
+    for features, batch_logits in stream(network, images, batch_size):
+        moments.update(features)
+        logits.append(batch_logits)
     return moments.mean.cpu(), moments.covariance(ddof=1).cpu(), torch.cat(logits).cpu()
 
 

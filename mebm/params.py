@@ -206,11 +206,13 @@ class Pictures(Section):
 class Neighbours(Section):
     n_samples: Count
     n_neighbours: Count
+    n_references: Count
     seed: Seed
 
 
 class Embedding(Section):
     n_images: Annotated[int, Field(ge=10)]
+    batch_size: Annotated[int, Field(ge=2)]
     perplexity: Positive
     n_neighbours: Count
     seed: Seed
