@@ -49,7 +49,7 @@ def survivors(
     for radius in sorted(set(radii) - {0.0}):
         for restart in range(restarts):
             starts = unit_ball(images.shape, norm, generator_for(f"attack {norm} {restart}", seed))
-            for index in correct.nonzero()[:, 0].split(gradient_batch(batch_size)):
+            for index in filter(len, correct.nonzero()[:, 0].split(gradient_batch(batch_size))):
                 chosen = (bytes_to_unit(images[index]), labels[index], starts[index])
                 correct[index] = attack(model, *chosen, norm, UNITS[norm] * radius, steps, step_ratio)
         yield radius, correct.clone()
