@@ -45,19 +45,29 @@ def gradient_norms(model: EnergyModel, images: Tensor, batch_size: int) -> Tenso
     return torch.cat(norms)
 
 
+def gradient_batch(batch_size: int) -> int:
+    """Images in a pass that also takes gradients and needs about the memory of a forward pass of `batch_size`.
+
+    A quarter: gradients keep what every layer made (WRN-28-10, 3x32x32: 38 MB an image rather than 8).
+    """
+    return max(1, batch_size // 4)
+
+
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm normalises each batch by its own statistics, as in training; running averages stay as they are."""
+    """Inside, BatchNorm normalises each batch by its own statistics, as in training, and leaves running averages alone.
+
+    It does not see them, rather than averaging with weight 0: that would spread a batch that is not finite.
+    """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    before = [(layer.training, layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    before = [(layer.training, layer.track_running_stats) for layer in layers]
     for layer in layers:
-        layer.training, layer.momentum = True, 0.0
+        layer.training, layer.track_running_stats = True, False
     try:
         yield
     finally:
-        for layer, (training, momentum, tracked) in zip(layers, before, strict=True):
-            layer.training, layer.momentum = training, momentum
-            layer.num_batches_tracked.copy_(tracked)
+        for layer, (training, tracks) in zip(layers, before, strict=True):
+            layer.training, layer.track_running_stats = training, tracks
 
 
 def _batches(model: EnergyModel, images: Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -179,7 +179,7 @@ def use_native(model: nn.Module) -> None:
     """Put our kernels into a model on the CPU, parameters and names unchanged. Raises ParamsError like `library`."""
     library()
     for parent in model.modules():
-        for name, child in parent.named_children():
+        for child in parent.children():
             if type(child) is nn.BatchNorm2d and child.num_features % LANES == 0:
                 child.__class__ = BatchNorm
             if type(child) is nn.Conv2d and _fits(child):

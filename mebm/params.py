@@ -26,14 +26,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")  # stands in command lines
-RESERVED = (
-    "analyses",
-    "baseline",
-    "compared",
-    "params",
-    "summary",
-    "tables",
-)  # folders of results/ and data/ that are no entry's
+# folders of results/ and data/ that are no entry's
+RESERVED = ("analyses", "baseline", "compared", "params", "summary", "tables")
+MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = ("demo", "generation", "classification", "steps")
 # Images that a published set holds, and the sides that a source comes in (None: any).
 PUBLISHED_COUNTS = {
@@ -389,6 +384,8 @@ class Params:
         if kind in ("tables", "suite"):
             record["datasets"] = {key: self._title(key) for key in self.datasets}
             record["runs"] = {key: self._row(key) for key in self.runs}
+        if stage == "ood":
+            record["compared"] = list(self.compared)
         if stage == "report":
             record["differences"] = {key: self._differences(run) for key, run in self.runs.items()}
             record["analysed"] = list(self.analysed)
@@ -507,6 +504,8 @@ class Params:
                     raise ParamsError(
                         f"{path}: {where}: a name starts with a-z and goes on with a-z, 0-9, _ (at most 64 characters)"
                     )
+                if kind == "compared" and name in MADE_SETS:
+                    raise ParamsError(f"{path}: {where}: the name is taken by images that are made; use another")
                 if name in RESERVED:
                     raise ParamsError(f"{path}: {where}: the name is taken by a folder of results/; use another")
                 self._check_sections(where, entry, sections, own)

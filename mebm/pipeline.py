@@ -1,6 +1,7 @@
 """The graph of dvc.yaml with its templates filled in, for Snakemake and for the tests."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -27,8 +28,8 @@ class Graph:
     """Jobs of the suite in use, from dvc.yaml and a checked parameter file.
 
     Understands the part of dvc.yaml that this project uses: `foreach` over data sets, runs, tables or the suite's
-    name, the templates ${key}, ${item} and ${item.KEY}, and deps, outs, metrics and plots. Raises ParamsError for anything
-    else.
+    name, the templates ${key}, ${item} and ${item.KEY}, and deps, outs, metrics and plots. Raises ParamsError for
+    anything else.
     """
 
     def __init__(self, path: str | Path, params: Params):
@@ -75,7 +76,7 @@ class Graph:
         """Options of the command with which a stage looks at a run of the suite: {"checkpoint": path, ...}."""
         values = {"key": run, **self._entries["${suite.runs}"][run]}
         words = _fill(self._definitions[stage]["do"]["cmd"], values, stage).split()
-        return {word[2:]: value for word, value in zip(words, words[1:], strict=False) if word.startswith("--")}
+        return {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
 
     def patterns(self, stage: str) -> list[str]:
         """Outputs of a stage with the job's name as the wildcard {name}; none for a stage without jobs."""

@@ -1,4 +1,4 @@
-"""How far a run's class probabilities hold: calibration errors and a reliability diagram, before and after a temperature.
+"""How far a run's class probabilities hold: calibration errors and a reliability diagram, also after a temperature.
 
 Writes metrics.json and figures/reliability.svg.
 """
@@ -6,15 +6,19 @@ Writes metrics.json and figures/reliability.svg.
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from mebm.calibration import fit_temperature, reliability, scores
 from mebm.checkpoint import load_checkpoint
 from mebm.data import load_images
 from mebm.datasets import split_stratified
-from mebm.errors import DataError
+from mebm.errors import DataError, MetricError
 from mebm.evaluation import score
 from mebm.files import sha256, write_json
 from mebm.plots import figure, message
 from stages import cli
+
+TITLES = {"before": "as trained", "after": "with a temperature"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,28 +41,48 @@ def work(args, settings) -> None:
         return
     logits = score(checkpoint.model, test.images, settings.compute.eval_batch_size).logits.numpy()
     labels = test.labels.numpy()
-    scored, fitted = split_stratified(labels, len(labels), round(wanted.fit_share * len(labels)), wanted.seed)
-    temperature = fit_temperature(logits[fitted], labels[fitted])
-    record |= {"all": scores(logits, labels, wanted.n_bins), "n_images": len(labels), "temperature": temperature}
-    sets = {"before": logits[scored], "after": logits[scored] / temperature}
-    record |= {name: scores(values, labels[scored], wanted.n_bins) for name, values in sets.items()}
-    write_json(args.out / "metrics.json", record | {"n_fitted": len(fitted), "n_scored": len(scored)})
-    with figure(path, 1, 2, (8, 4), sharey=True) as axes:
-        for axis, (name, values) in zip(axes, sets.items(), strict=True):
-            bins = reliability(values, labels[scored], wanted.n_bins)
-            axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-            axis.bar(bins["confidence"], bins["accuracy"], width=0.8 / wanted.n_bins, color="C0")
-            error = 100 * record[name]["ece"]
-            title = "as trained" if name == "before" else f"temperature {temperature:.2f}"
-            axis.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1), title=f"{title}: ECE {error:.2f} %")
-        axes[0].set(ylabel="accuracy")
-    cli.log.info(
-        "%s: ECE %.4f, after temperature %.2f: %.4f",
-        settings.name,
-        record["before"]["ece"],
-        temperature,
-        record["after"]["ece"],
-    )
+    scored, fitted = split(labels, wanted.fit_share, wanted.seed)
+    record |= {"n_images": len(labels), "n_fitted": len(fitted), "n_scored": len(scored)}
+    record |= {"all": scores(logits, labels, wanted.n_bins), "temperature_status": "ok"}
+    sets = {"before": logits[scored]}
+    try:  # on other images than those whose errors are compared
+        record["temperature"] = fit_temperature(logits[fitted], labels[fitted])
+        sets["after"] = logits[scored] / record["temperature"]
+    except MetricError as error:
+        record |= {"temperature": None, "temperature_status": str(error)}
+    for name in TITLES:
+        record[name] = scores(sets[name], labels[scored], wanted.n_bins) if name in sets else None
+    write_json(args.out / "metrics.json", record)
+    draw(path, {name: reliability(values, labels[scored], wanted.n_bins) for name, values in sets.items()}, record)
+    errors = ", ".join(f"{TITLES[name]} {record[name]['ece']:.4f}" for name in sets)
+    cli.log.info("%s: ECE of %d images: %s", settings.name, len(scored), errors)
+
+
+def split(labels: np.ndarray, fit_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images to score and of those to fit on, by class where every class has enough for both."""
+    n_fitted = min(max(round(fit_share * len(labels)), 1), len(labels) - 1)
+    try:
+        return split_stratified(labels, len(labels), n_fitted, seed)
+    except DataError:
+        return split_stratified(None, len(labels), n_fitted, seed)
+
+
+def draw(path: Path, curves: dict[str, dict[str, np.ndarray]], record: dict) -> None:
+    """Accuracy against confidence in bins of equal width, above the share of images in each bin."""
+    n_bins = record["n_bins"]
+    options = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": [3, 1]}
+    with figure(path, 2, len(curves), (4 * len(curves), 5), **options) as axes:
+        for (above, below), (name, bins) in zip(axes.T, curves.items(), strict=True):
+            left, width = bins["bin"] / n_bins, 1 / n_bins
+            style = {"align": "edge", "edgecolor": "white", "linewidth": 0.5}
+            above.bar(left, bins["accuracy"], width, color="C0", alpha=0.7, **style)
+            above.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle="--")
+            below.bar(left, 100 * bins["share"], width, color="0.6", **style)
+            title = TITLES[name] if name == "before" else f"temperature {record['temperature']:.3g}"
+            above.set(title=f"{title}: ECE {100 * record[name]['ece']:.2f} %", xlim=(0, 1), ylim=(0, 1))
+            below.set(xlabel="confidence")
+        axes[0, 0].set(ylabel="accuracy")
+        axes[1, 0].set(ylabel="images (%)")
 
 
 if __name__ == "__main__":

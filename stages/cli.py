@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mebm import params
-from mebm.pipeline import Graph
 from mebm.errors import MebmError, ParamsError, Stopped
+from mebm.pipeline import Graph
 
 KINDS = {
     "dataset": params.DATASET_STAGES | params.COMPARED_STAGES,

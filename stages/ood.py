@@ -1,0 +1,130 @@
+"""Whether a run's model tells other images from its own: by energy, class probability and gradient norm.
+
+Writes metrics.json, figures/energies.svg and figures/auroc.svg.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from mebm import ood
+from mebm.checkpoint import load_checkpoint
+from mebm.data import load_images
+from mebm.errors import ParamsError
+from mebm.files import sha256, write_json
+from mebm.params import MADE_SETS
+from mebm.plots import figure, message
+from stages import cli
+
+LABELS = {
+    "negative_energy": "minus energy",
+    "class_probability": "largest class probability",
+    "negative_gradient_norm": "minus gradient norm",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.analysis(
+        "ood",
+        __doc__,
+        argv,
+        checkpoint="checkpoint of the run",
+        test="archive of held-out images",
+        compared="folder of the sets to compare with, <set>/test.npz each",
+    )
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    device, wanted, batch_size = cli.device_for(settings.compute), settings.ood, settings.compute.eval_batch_size
+    names = settings.compared if wanted.sets is None else wanted.sets
+    if unknown := [name for name in names if name not in settings.compared]:
+        known = ", ".join(settings.compared)
+        raise ParamsError(f"--sets: the suite compares with no set {unknown[0]!r}, expected some of {known}")
+    checkpoint = load_checkpoint(args.checkpoint, device)
+    test = load_images(args.test, checkpoint.shape, allow_empty=True)
+    record = {"status": "ok", "bn_stats": "running", "positive": "in-distribution", "seed": wanted.seed}
+    record |= {"checkpoint_sha256": sha256(args.checkpoint), "test_sha256": sha256(args.test)}
+    figures = args.out / "figures"
+    if not len(test):
+        reason = "no held-out images: all train"
+        write_json(args.out / "metrics.json", record | {"status": reason})
+        for name in ("energies", "auroc"):
+            message(figures / f"{name}.svg", reason)
+        return
+
+    classifies = checkpoint.train["pyx_weight"] > 0
+    inside = ood.choose(test.images, wanted.n_images, "ood held-out", wanted.seed)
+    own = ood.scores(checkpoint.model, inside, batch_size, classifies)
+    energies, sets = {}, {}
+    for name in (*names, *MADE_SETS):
+        images, about = (ood.make(name, inside, wanted.seed), {}) if name in MADE_SETS else read(args.compared / name)
+        if about.get("sha256") == record["test_sha256"]:
+            sets[name] = {"status": "the run's own held-out images", **about}
+            continue
+        images = ood.to_shape(ood.choose(images, wanted.n_images, f"ood {name}", wanted.seed), checkpoint.shape)
+        found = ood.scores(checkpoint.model, images, batch_size, classifies)
+        energies[name] = -found["negative_energy"]
+        sets[name] = {"status": "ok", **about, **ood.spread(energies[name]), "scores": ood.separations(own, found)}
+        shown = (f"{key} {value['auroc']}" for key, value in sets[name]["scores"].items())
+        cli.log.info("%s: %s: AUROC of %s", settings.name, name, ", ".join(shown))
+    record |= {"in_distribution": ood.spread(-own["negative_energy"]), "sets": sets}
+    write_json(args.out / "metrics.json", record)
+    draw_energies(figures / "energies.svg", settings.dataset_name, -own["negative_energy"], energies, sets)
+    draw_auroc(figures / "auroc.svg", {name: sets[name]["scores"] for name in energies})
+
+
+def read(folder: Path) -> tuple[Tensor, dict[str, str]]:
+    """Images of a set to compare with, and what they are: the held-out part, or the training part if that is empty."""
+    path = folder / "test.npz"
+    images = load_images(path, allow_empty=True).images
+    if not len(images):
+        path = folder / "train.npz"
+        images = load_images(path).images
+    return images, {"part": path.stem, "sha256": sha256(path)}
+
+
+def draw_energies(path: Path, own_name: str, own: np.ndarray, energies: dict[str, np.ndarray], sets: dict) -> None:
+    """Histograms of energy, a panel a set, each with the in-distribution one behind it; equal bins in all."""
+    low, high = ood.energy_range([own, *energies.values()])
+    edges = np.linspace(low, high, 61)
+    rows = -(-len(energies) // 2)
+    with figure(path, rows, 2, (8, 1 + 1.5 * rows), sharex=True, squeeze=False) as axes:
+        for axis, (name, values) in zip(axes.flat, energies.items(), strict=False):
+            for these, label, style in (
+                (own, own_name, {"color": "0.75"}),
+                (values, name, {"color": "C0", "histtype": "step", "linewidth": 1.5}),
+            ):
+                these = these[np.isfinite(these)].clip(low, high)
+                axis.hist(these, edges, weights=np.full(len(these), 100 / max(len(these), 1)), label=label, **style)
+            auroc = sets[name]["scores"]["negative_energy"]["auroc"]
+            axis.set_title(f"{name}: AUROC {'-' if auroc is None else format(auroc, '.3f')}", fontsize=10, loc="left")
+            axis.set(xlim=(low, high), ylabel="images (%)")
+        for axis in axes.flat[len(energies) :]:
+            axis.axis("off")
+        for axis in axes.flat[: len(energies)][-2:]:
+            axis.set(xlabel="energy (low = likely)")
+            axis.tick_params(labelbottom=True)
+        title = f"held-out images of {own_name} (grey) and others (blue); the outermost bins hold what lies beyond"
+        axes[0, 0].get_figure().suptitle(title, fontsize=10)
+
+
+def draw_auroc(path: Path, sets: dict[str, dict]) -> None:
+    """A row a set, a dot a score."""
+    with figure(path, size=(7, 1.2 + 0.4 * len(sets))) as axis:
+        axis.axvline(0.5, color="0.6", linewidth=1)
+        for (key, label), marker, shift in zip(LABELS.items(), "osD", (-0.2, 0, 0.2), strict=True):
+            points = [(scores[key]["auroc"], row + shift) for row, scores in enumerate(sets.values())]
+            points = [point for point in points if point[0] is not None]
+            if points:
+                axis.scatter(*zip(*points, strict=True), marker=marker, label=label, zorder=3, clip_on=False)
+        axis.set(xlim=(0, 1), xlabel="AUROC, the held-out images against these (0.5: no difference)")
+        axis.set(yticks=range(len(sets)), yticklabels=list(sets), ylim=(len(sets) - 0.5, -0.5))
+        axis.grid(axis="y", color="0.9")
+        axis.get_figure().legend(loc="outside lower center", ncols=3, frameon=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
