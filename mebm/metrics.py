@@ -14,7 +14,8 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     sum of the singular values of R1' R2 (Dowson and Landau 1982; Heusel et al. 2017). Where both covariances have full
     rank, R is a Cholesky factor and the values come from one symmetric eigenvalue problem, which is fastest; where not,
     from eigenvectors and a singular value decomposition without squaring: fewer images than dimensions leave
-    eigenvalues at rounding level, whose roots would otherwise count. Raises MetricError for shapes that do not fit or values that are not finite.
+    eigenvalues at rounding level, whose roots would otherwise count. Raises MetricError for shapes that do not fit or
+    values that are not finite.
     """
     mean1, cov1, mean2, cov2 = (torch.as_tensor(a, dtype=torch.float64).cpu() for a in (mean1, cov1, mean2, cov2))
     if mean1.shape != mean2.shape or cov1.shape != cov2.shape or cov1.shape != (len(mean1),) * 2:

@@ -438,10 +438,10 @@ def train_model(
     """Train on `data` with chains started from `init`, from the newest of `states` if there is one.
 
     test: held-out images for the classifier's accuracy at every look. on_log: called after every `log_every`
-    iterations; on_look: before the first, at the end of every `grid_every` epochs and of the last; on_divergence: before a divergence is acted upon. stop: asked before
-    every iteration; when it says so the state is saved and Stopped raised. Raises Diverged at a divergence, or after
-    `max_restarts` of them with on_divergence "restart". An interrupted run that goes on ends in the same numbers as
-    one that was not.
+    iterations; on_look: before the first, at the end of every `grid_every` epochs and of the last; on_divergence:
+    before a divergence is acted upon. stop: asked before every iteration; when it says so the state is saved and
+    Stopped raised. Raises Diverged at a divergence, or after `max_restarts` of them with on_divergence "restart". An
+    interrupted run that goes on ends in the same numbers as one that was not.
     """
     run = Training(train, data, init, device)
     check = 1 if parallel.world() == 1 else train.log_every  # asking all ranks takes a message
