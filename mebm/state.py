@@ -21,26 +21,28 @@ from mebm.errors import StateError
 ROOT = Path(".state")
 KEPT = 2
 _METHOD = (
-    "buffer",
-    "data",
-    "energy",
-    "gaussian",
-    "loss",
-    "parallel",
-    "seeds",
-    "sgld",
-    "state",
-    "training",
-    "wideresnet",
+    "buffer.py",
+    "data.py",
+    "energy.py",
+    "gaussian.py",
+    "kernels.cpp",
+    "kernels.py",
+    "loss.py",
+    "parallel.py",
+    "seeds.py",
+    "sgld.py",
+    "state.py",
+    "training.py",
+    "wideresnet.py",
 )
 
 
 def run_key(**conditions: Any) -> str:
-    """Hash of everything that decides a run's numbers: its conditions, and the source of the modules that compute."""
+    """Hash of everything that decides a run's numbers: its conditions, and the source of what computes."""
     digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode())
     digest.update(torch.__version__.encode())
-    for module in _METHOD:
-        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    for name in _METHOD:
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:16]
 
 
