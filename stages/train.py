@@ -33,7 +33,7 @@ from stages.locks import outputs_unlocked
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("train", __doc__)
     parser.add_argument("--train", type=Path, required=True, help="archive of training images")
-    parser.add_argument("--test", type=Path, required=True, help="archive of held-out images, only looked at")
+    parser.add_argument("--test", type=Path, help="archive of held-out images, whose accuracy is noted on the way")
     parser.add_argument("--gaussian", type=Path, required=True, help="statistics of the initial distribution")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--state", type=Path, default=ROOT, help="folder of saved states (%(default)s)")
@@ -58,7 +58,8 @@ def work(args, settings) -> None:
 def _launch(args, processes: int) -> None:
     """Give this process's place to torchrun, which starts this command once for each process."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    options = {"run": args.name, "train": args.train, "test": args.test, "gaussian": args.gaussian, "out": args.out}
+    options = {"run": args.name, "train": args.train, "gaussian": args.gaussian, "out": args.out}
+    options |= {"test": args.test} if args.test else {}
     options |= {"params": args.params, "logs": args.logs, "state": args.state}
     own = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it with a warning; cpu_threads decides
@@ -69,7 +70,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
     name, train, compute = settings.name, settings.train, settings.compute
     first = parallel.rank() == 0
     data = load_images(args.train)
-    test = load_images(args.test, data.shape, allow_empty=True)
+    test = load_images(args.test, data.shape, allow_empty=True) if args.test else None
     init = load_init(train.init, args.gaussian, data.shape)
     _check_cost(settings, data, device, claimed)
 

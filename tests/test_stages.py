@@ -65,7 +65,13 @@ def made(tmp_path_factory) -> Path:
                 *("--reference", archives["reference"], *to(folder / "results" / "baseline" / "digits")),
             ],
         ),
-        (train, [*of_run, *from_train, "--gaussian", archives["gaussian"], *to(run / "train")]),
+        (
+            train,
+            [
+                *(*of_run, *from_train, "--test", archives["test"], "--gaussian", archives["gaussian"]),
+                *to(run / "train"),
+            ],
+        ),
         (sample, [*of_run, *checkpoint, *to(run / "sample")]),
         (
             quality,
@@ -134,11 +140,12 @@ def test_training_twice_gives_equal_bytes(made, run_stage, tmp_path):
     status, _ = run_stage(
         train,
         *("--run", "mjem", "--train", made / "data" / "train.npz"),
-        *("--gaussian", made / "data" / "gaussian.npz", "--out", tmp_path),
+        *("--test", made / "data" / "test.npz", "--gaussian", made / "data" / "gaussian.npz", "--out", tmp_path),
     )
     assert status == 0
     first = made / "results" / "mjem" / "train"
-    for name in ("checkpoint.pt", "log.csv", "grids/epoch_0001.png"):
+    names = ("grids/epoch_0000.png", "grids/epoch_0001.png", "snapshots/epoch_0000.npz", "snapshots/epoch_0001.npz")
+    for name in ("checkpoint.pt", "log.csv", "epochs.csv", *names):
         assert (tmp_path / name).read_bytes() == (first / name).read_bytes(), name
 
 

@@ -131,14 +131,17 @@ def test_states_of_finished_runs_are_discarded_and_others_stay(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 9, 32])
 def test_a_stopped_run_goes_on_bit_for_bit(digits, init, store, at):
-    whole = train_model(settings(), digits, init, CPU)
+    seen = {"test": digits, "eval_batch_size": 400}
+    whole = train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen)
     asked = iter(range(1000))
     with pytest.raises(Stopped, match=f"stopped before iteration {at} of 33"):
-        train_model(settings(), digits, init, CPU, states=store, stop=lambda: next(asked) == at)
-    resumed = train_model(settings(), digits, init, CPU, states=store)
+        train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen, states=store, stop=lambda: next(asked) == at)
+    resumed = train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen, states=store)
     assert same(resumed.model.state_dict(), whole.model.state_dict())
     assert torch.equal(resumed.buffer.images, whole.buffer.images)
     assert resumed.rows == whole.rows
+    assert resumed.epochs == whole.epochs
+    assert [row["epoch"] for row in whole.epochs] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,27 @@ def test_zero_weights_skip_their_forward_pass(digits):
     terms["loss"].backward()
     assert model.class_head.weight.grad is None
     assert make_optimiser(model, settings()).defaults["momentum"] == 0.9
+
+
+def test_looks_at_a_run_change_no_number_of_it(digits, init):
+    def trained(**changes):
+        looks = []
+        options = settings(pyx_weight=1.0, epochs=3, **changes)
+        run = train_model(
+            options, digits, init, CPU, test=digits, on_look=lambda run: looks.append((run.epoch, len(run.buffer)))
+        )
+        return run, looks
+
+    often, rarely = trained(grid_every=1), trained(grid_every=2, log_every=1000)
+    assert [epoch for epoch, _ in often[1]] == [0, 1, 2, 3]
+    assert [epoch for epoch, _ in rarely[1]] == [0, 2, 3]
+    assert [row["epoch"] for row in rarely[0].epochs] == [2, 3]
+    assert often[0].epochs[1:] == rarely[0].epochs
+    assert 0.5 < often[0].epochs[-1]["accuracy"] <= 1
+    for key, value in weights(often[0]).items():
+        assert torch.equal(value, weights(rarely[0])[key]), key
+
+
+def test_a_run_without_a_classifier_has_no_accuracy_on_the_way(digits, init):
+    trained = train_model(settings(), digits, init, CPU, test=digits)
+    assert trained.epochs == [{"epoch": 1, "iteration": trained.iterations}]
