@@ -39,13 +39,15 @@ class Checkpoint:
     iterations: int
     restarts: int = 0  # after divergences
 
-    def no_classifier(self, test: ImageSet) -> str:
-        """Why the classifier cannot be judged on these held-out images; empty where it can.
+    def no_classifier(self, test: ImageSet | None = None) -> str:
+        """Why there is no trained classifier, or why it cannot be judged on these held-out images; empty where it can.
 
         Raises DataError for labels that do not fit it.
         """
         if not self.train["pyx_weight"]:
             return "no classifier: pyx_weight is 0"
+        if test is None:
+            return ""
         if not len(test):
             return "no held-out images: all train"
         if test.labels is None or test.n_classes > self.n_classes:

@@ -1,4 +1,4 @@
-"""Pictures of images: grids as PNG."""
+"""Pictures of images as PNG: grids, and single ones."""
 
 from pathlib import Path
 
@@ -25,8 +25,13 @@ def make_grid(images: Tensor, columns: int) -> Tensor:
 
 def save_grid(path: str | Path, images: Tensor, columns: int, scale: int = 2) -> None:
     """Write images (uint8 [N, C, H, W]) as a grid with `columns` a row, every pixel a square of `scale` pixels."""
+    save_image(path, make_grid(images, columns).repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2))
+
+
+def save_image(path: str | Path, image: Tensor) -> None:
+    """Write one image (uint8 [C, H, W], C 1 or 3) as PNG, pixel by pixel."""
     from PIL import Image
 
-    grid = make_grid(images, columns).repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
     with replacing(path) as temporary:
-        Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(temporary, format="PNG")
+        Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels).save(temporary, format="PNG")

@@ -194,8 +194,8 @@ class Generate(Section):
 
 
 class Pictures(Section):
-    per_class: Count
-    ranked: Count
+    per_class: Annotated[int, Field(ge=1, le=100)]  # pictures have at most 2^16 pixels a side
+    ranked: Annotated[int, Field(ge=1, le=100)]
 
 
 class Neighbours(Section):

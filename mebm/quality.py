@@ -28,14 +28,21 @@ class QualityMeter:
         self.reference_count = int(arrays["count"]) or None  # 0: a file from elsewhere, which does not say
         self.batch_size = batch_size
 
-    def measure(self, images: Tensor, splits: int, permutation_seed: int) -> dict:
+    def measure(self, images: Tensor, splits: int, permutation_seed: int, few: bool = False) -> dict:
         """Distance, score and share of each class as the feature network predicts it, of uint8 [N, C, H, W].
 
-        A `warning` says so where the images are too few for a covariance of full rank.
+        A `warning` says so where the images are too few for a covariance of full rank. Fewer images than splits raise
+        MetricError, and a single one DataError; with `few` what is not defined is null, and `status` says why.
         """
+        if few and len(images) < 2:
+            return {**self.missing("a distance and a score need more than 1 image"), "n_images": len(images)}
         mu, sigma, logits = extract(self.network, images, self.batch_size)
-        score_mean, score_std = inception_style_score(logits, splits, permutation_seed)
-        few = len(images) <= self.network.n_features
+        if few and len(images) < splits:
+            score_mean = score_std = None
+            status = {"status": f"{len(images)} images cannot be split into {splits} parts, so there is no score"}
+        else:
+            (score_mean, score_std), status = inception_style_score(logits, splits, permutation_seed), {}
+        too_few = len(images) <= self.network.n_features
         warning = (
             f"{len(images)} images do not fill {self.network.n_features} dimensions: the distance is biased upwards"
         )
@@ -44,7 +51,7 @@ class QualityMeter:
             self.network.score: score_mean,
             self.network.score_std: score_std,
             **self.shares(logits),
-            "warning": warning if few else None,
+            "warning": warning if too_few else None,
             "n_images": len(images),
             "n_reference": self.reference_count,
             "score_splits": splits,
@@ -52,6 +59,7 @@ class QualityMeter:
             "preprocessing": self.network.preprocessing,
             "weights_sha256": self.network.weights_sha256,
             **self._hashes,
+            **status,
         }
 
     def headline(self, record: dict) -> str:

@@ -13,13 +13,15 @@ def sgld_step(
     noise_std: float,
     grad_bound: float | None,
     generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """x <- clip(x - step_size * clip(dE/dx, -grad_bound, grad_bound) + noise_std * eps, -1, 1)  (METHOD: SGLD).
 
     energy: maps [B, C, H, W] to [B]; the gradient is of its sum over the batch. x in [-1, 1]. step_size and
     noise_std are in pixel units of that range and independent of each other. grad_bound None leaves gradients as
-    they are, as the release's evaluation sampler does; the result is clipped all the same. Returns the new x,
-    detached, and the gradient before clipping. A gradient that is not finite reaches the result: the caller checks.
+    they are, as the release's evaluation sampler does; the result is clipped all the same. eps is drawn from the
+    generator, or is `noise`, of x's shape, where the caller has drawn it. Returns the new x, detached, and the
+    gradient before clipping. A gradient that is not finite reaches the result: the caller checks.
     """
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(energy(x).sum(), x)
@@ -27,7 +29,9 @@ def sgld_step(
         step = gradient if grad_bound is None else gradient.clamp(-grad_bound, grad_bound)
         x = x.detach() - step_size * step
         if noise_std:
-            x += noise_std * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            if noise is None:
+                noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x += noise_std * noise
         return x.clamp_(-1, 1), gradient
 
 

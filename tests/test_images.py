@@ -6,7 +6,7 @@ import torch
 import torchvision.utils
 from PIL import Image
 
-from mebm.images import make_grid, save_grid
+from mebm.images import make_grid, save_grid, save_image
 
 
 @pytest.mark.parametrize(("n", "channels", "columns"), [(7, 1, 3), (12, 3, 4), (2, 3, 10), (1, 1, 1)])
@@ -25,3 +25,11 @@ def test_every_pixel_is_a_square(tmp_path):
     assert (picture[3:6, 3:6] == 0).all()
     assert (picture[6:9, 6:9] == 3).all()
     assert (picture[:3] == 128).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_single_image_is_written_pixel_by_pixel(tmp_path, channels):
+    image = torch.randint(0, 256, (channels, 5, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    save_image(tmp_path / "image.png", image)
+    picture = np.asarray(Image.open(tmp_path / "image.png"))
+    assert np.array_equal(np.atleast_3d(picture).transpose(2, 0, 1), image.numpy())

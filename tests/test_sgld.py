@@ -54,3 +54,11 @@ def test_the_start_is_left_alone():
     sgld(quadratic, x, 2, 0.1, 0.1, 1.0, torch.Generator().manual_seed(0))
     assert torch.equal(x, before)
     assert not x.requires_grad
+
+
+def test_noise_that_the_caller_has_drawn():
+    x = torch.zeros(3, 1, 4, 4)
+    drawn, _ = sgld_step(quadratic, x, 1e-3, 0.1, None, torch.Generator().manual_seed(5))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    given, _ = sgld_step(quadratic, x, 1e-3, 0.1, None, noise=noise)
+    assert torch.equal(given, drawn)
