@@ -358,7 +358,7 @@ class Params:
         """
         return SimpleNamespace(
             **{
-                key: SECTIONS[key].model_construct(**value) if key in SECTIONS else value
+                key: SECTIONS[key].model_construct(**value) if key in SECTIONS and isinstance(value, dict) else value
                 for key, value in self.resolved(stage, name).items()
             }
         )
