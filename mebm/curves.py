@@ -40,7 +40,7 @@ def _read(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame
         if not len(table):
             raise ValueError("it has no rows")
         whole = {name: int for name in ("iteration", "epoch") if name in columns}
-        return table.astype({**{name: float for name in columns}, **whole})
+        return table.astype({**dict.fromkeys(columns, float), **whole})
     except (ValueError, KeyError) as error:
         raise DataError(f"{path}: is not a {what} ({error}); train the run again") from error
 
@@ -113,7 +113,7 @@ def chain_grid(images: Tensor) -> Tensor:
 def save_animation(path: str | Path, grids: dict[int, Tensor], still: str | Path) -> None:
     """The grids (uint8 [3, H, W] by epoch) as an animated WebP that loops, and the last one as a PNG at `still`.
 
-    Lossless for grey pictures. Each frame says its epoch; of many epochs FRAMES are shown, the first and last among them.
+    Lossless for grey pictures. Each frame says its epoch; of many epochs FRAMES are shown, with the first and the last.
     """
     from PIL import Image, ImageDraw, ImageFont
 

@@ -20,7 +20,16 @@ NAMES = {  # parts of a path that need more than their underscores removed
     "energy_neg": "energy of samples",
     "grad_norm": "SGLD gradient norm",
 }
-ACRONYMS = {"ece": "ECE", "nll": "NLL", "auroc": "AUROC", "fid": "FID", "is": "IS", "linf": "L∞", "l2": "L2", "sgld": "SGLD"}
+ACRONYMS = {
+    "ece": "ECE",
+    "nll": "NLL",
+    "auroc": "AUROC",
+    "fid": "FID",
+    "is": "IS",
+    "linf": "L∞",
+    "l2": "L2",
+    "sgld": "SGLD",
+}
 # Keys of a metric record that say under which conditions it was measured, besides the parameters of its stage.
 CONDITIONS = ("status", "warning", "seed", "versions", "n_*", "*_sha256", "bn_stats", "preprocessing")
 KEY_NUMBERS = 4  # of an analysis in the overview at most, unless its block names them
@@ -29,7 +38,7 @@ LONGEST_LIST = 12  # values of a list that are shown one by one
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture inside the page. href: where its file lies, seen from the page; number: the digits that end its name."""
+    """A picture inside the page. href: its file, as seen from the page; number: the digits that end its name."""
 
     name: str
     href: str
@@ -67,7 +76,7 @@ class Source:
         return Figure(name, href, data_uri(path), int(digits[1]) if digits else None)
 
     def figures(self, pattern: str, most: int = LONGEST_LIST) -> list[Figure]:
-        """The pictures whose names fit the pattern, in order; of more than `most` the first, the last and some between."""
+        """The pictures whose names fit the pattern, in order; of more than `most` the first, the last, some between."""
         names = sorted(path.name for path in self.folder.glob(pattern) if path.suffix in TYPES)
         if len(names) > most:
             names = [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
@@ -147,7 +156,7 @@ class Overview:
         return [stage for stage in run.analyses if stage not in self._asked]
 
     def groups(self, runs: list[Run]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-        """(title, [(number, [its value in each run])]) for every analysis that has found a number in any of the runs."""
+        """(title, [(number, [its value in each run])]) for every analysis that found a number in any of the runs."""
         groups = []
         for stage, (title, keys) in self._asked.items():
             found = [flat(run.analyses[stage].found) if stage in run.analyses else {} for run in runs]
@@ -211,9 +220,9 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
 def tables_of(record: dict[str, Any], within: str = "") -> list[Table]:
     """Nested numbers as tables.
 
-    Single numbers share one table. Dictionaries side by side that have a key in common become a table with a row for each;
-    lists of equal length side by side, or a list of dictionaries, a table with a row for each item. Anything deeper is
-    taken level by level, with the names of the levels above in its rows.
+    Single numbers share one table. Dictionaries side by side that have a key in common become a table with a row for
+    each; lists of equal length side by side, or a list of dictionaries, a table with a row for each item. Anything
+    deeper is taken level by level, with the names of the levels above in its rows.
     """
     single: list[tuple[str, str]] = []
     deeper: list[Table] = []

@@ -1,11 +1,10 @@
 """A training run over time: energies, losses, held-out accuracy and quality of the chains after every few epochs.
 
-Writes metrics.json, figures/{curves,quality}.svg, figures/buffer.webp (the chains, animated) and buffer.png (the last of
-them), epochs.csv and log.csv for `dvc plots`, and tensorboard/.
+Writes metrics.json, figures/{curves,quality}.svg, figures/buffer.webp (the chains, animated) and buffer.png (its last
+frame), epochs.csv and log.csv for `dvc plots`, and tensorboard/.
 """
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 

@@ -28,9 +28,10 @@ from mebm.errors import DataError
 from mebm.features import FeatureClassifier, extract, save_network
 from mebm.files import sha256, write_npz
 from mebm.quality import QualityMeter
+from mebm.training import LOG_COLUMNS
 from stages import curves
 
-LOG = """iteration,epoch,lr,energy_pos,energy_neg,energy_gap,energy_l2,cross_entropy,loss,grad_norm,weight_grad_norm,x_neg_min,x_neg_max
+LOG = f"""{",".join(LOG_COLUMNS)}
 4,0,0.1,-0.1,0.2,-0.3,0.05,2.3,2.0,0.5,1,-1,1
 9,0,0.1,-0.2,0.1,-0.25,0.05,1.3,1.1,0.4,1,-1,1
 19,1,0.1,-0.3,0.1,-0.2,0.05,0.3,0.2,0.3,1,,
