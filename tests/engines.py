@@ -53,9 +53,9 @@ def run(folder: Path, *command: str, status: int | None = 0) -> str:
     return done.stdout
 
 
-def planned(folder: Path) -> set[str]:
-    """Jobs that `snakemake -n` would run, by DVC's names, without `all`."""
-    text = run(folder, "snakemake", "-n", "--quiet", "host")
+def planned(folder: Path, *files: str) -> set[str]:
+    """Jobs that `snakemake -n` would run, for all or for some files, by DVC's names, without `all`."""
+    text = run(folder, "snakemake", "-n", "--quiet", "host", "--", *files)
     blocks = re.findall(r"^rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
     names = set()
     for rule, body in blocks:
