@@ -66,7 +66,7 @@ def work(args, settings) -> None:
     if unknown := set(archives) - set(looks["epoch"]):
         raise DataError(f"{args.epochs}: lacks the epoch {min(unknown)} of {args.snapshots}; train the run again")
     table = looks.merge(pd.DataFrame(measured), how="left", on="epoch").reindex(columns=COLUMNS)
-    record |= _numbers(log, table, {"accuracy": "accuracy", "loss": "loss", "distance": distance, "score": score})
+    record |= _numbers(log, table, {"accuracy": "accuracy", "loss": "test_loss", "distance": distance, "score": score})
 
     plot_curves(log, args.out / "figures" / "curves.svg")
     plot_quality(table, distance, score.replace("_", " "), args.out / "figures" / "quality.svg")

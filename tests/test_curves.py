@@ -176,7 +176,7 @@ def test_the_stage_measures_every_snapshot_and_names_the_best(run, stage):
     assert table["accuracy"].isna().tolist() == [True, False, False]
     assert record["best"]["fcd"] == {"value": min(found), "epoch": found.index(min(found))}
     assert record["best"]["accuracy"] == {"value": 0.5, "epoch": 1}
-    assert record["best"]["loss"] == {"value": 1.5, "epoch": 1}
+    assert record["best"]["test_loss"] == {"value": 1.5, "epoch": 1}
     assert (record["final"]["accuracy"], record["final"]["fcd"]) == (0.25, found[2])
     assert record["final"]["energy_gap"] == -0.2
     assert (run / "out" / "log.csv").read_text() == LOG

@@ -180,7 +180,7 @@ def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke
     assert times() == first
     smoke_params["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.3
     second = times()
-    assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml"}
+    assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml", "report.smoke.yaml"}
     smoke_params["train"]["l2_coeff"] = 0.2  # mjem has its own value and does not read this one
     third = times()
     assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml"}
