@@ -2,10 +2,11 @@
 # single stage, so that DVC decides what is stale, keeps what was made, and both engines make the same artifacts. A job
 # that starts although nothing changed costs a second: DVC restores its outputs from the cache.
 #   dataset, gaussian, features, reference, baseline   once a data set
-#   train, plots                                       once a trained run
+#   train, curves                                      once a trained run
 #   import_checkpoint                                  once a checkpoint of the public release
 #   sample, quality, accuracy, summary                 once a run of either kind
 #   tables, start                                      once a table, and once the table of initial distributions
+#   report                                             once
 import os
 import subprocess
 import sys

@@ -244,26 +244,7 @@ class Tables(Section):
     digits: Annotated[int, Field(ge=0, le=10)]
 
 
-SECTIONS: dict[str, type[Section]] = {
-    "compute": Compute,
-    "dataset": Dataset,
-    "gaussian": Gaussian,
-    "features": Features,
-    "reference": Reference,
-    "baseline": Baseline,
-    "train": Train,
-    "sample": Sample,
-    "quality": Quality,
-    "generate": Generate,
-    "pictures": Pictures,
-    "neighbours": Neighbours,
-    "embedding": Embedding,
-    "ood": Ood,
-    "calibration": Calibration,
-    "robustness": Robustness,
-    "plots": Plots,
-    "tables": Tables,
-}
+SECTIONS: dict[str, type[Section]] = {section.__name__.lower(): section for section in Section.__subclasses__()}
 # Which sections each stage reads, in pipeline order. A stage exists once for every entry of one mapping of the suite.
 DATASET_STAGES: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset",),
@@ -363,7 +344,7 @@ class Params:
         """
         return SimpleNamespace(
             **{
-                key: SECTIONS[key].model_construct(**value) if key in SECTIONS else value
+                key: SECTIONS[key].model_construct(**value) if key in SECTIONS and isinstance(value, dict) else value
                 for key, value in self.resolved(stage, name).items()
             }
         )
@@ -477,9 +458,9 @@ class Params:
             raise ParamsError(f"{path}: suite.runs: differs from trained and imported together; merge both into it")
         for name, run in suite["analysed"].items():
             if suite["runs"].get(name) != run:
-                raise ParamsError(
-                    f"{path}: suite.analysed.{name}: is not the run of this name; refer to it by its anchor"
-                )
+                raise ParamsError(f"{path}: suite.analysed.{name}: differs from runs.{name}; refer to it by its anchor")
+        if not suite["trained"] and not suite["analysed"]:
+            raise ParamsError(f"{path}: analysed: is empty, and no run is trained; list a run, or nothing is shown")
         if suite["name"] in (*RESERVED, *suite["runs"]):
             raise ParamsError(
                 f"{path}: suite.name: is {suite['name']!r}, the name of a folder of results/; use another"

@@ -5,10 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from mebm.errors import DataError
-from mebm.files import replacing, require
+from mebm.files import replacing
 
 
 @contextmanager
@@ -40,45 +37,3 @@ def message(path: str | Path, text: str) -> None:
     with figure(path, size=(6, 1.5)) as axes:
         axes.axis("off")
         axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
-
-
-def read_log(path: str | Path) -> pd.DataFrame:
-    """The rows of a run's log.csv. Raises DataError for a file without rows or with other columns."""
-    require(path)
-    try:
-        log = pd.read_csv(path)
-        return log.astype({"iteration": int, "energy_pos": float, "energy_neg": float})
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path}: is not a training log ({error}); train the run again") from error
-
-
-def plot_curves(log: pd.DataFrame, title: str, path: str | Path) -> None:
-    """Energies of data and samples, their gap, the SGLD gradient norm, and the loss, against iterations."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
-    x = log["iteration"]
-    axes[0, 0].plot(x, log["energy_pos"], label="data")
-    axes[0, 0].plot(x, log["energy_neg"], label="samples")
-    axes[0, 0].set(ylabel="mean energy (low = likely)")
-    axes[0, 0].legend()
-    axes[0, 1].axhline(0, color="0.7", linewidth=1)
-    axes[0, 1].plot(x, log["energy_gap"], color="C2")
-    axes[0, 1].set(ylabel="energy gap (data - samples)")
-    axes[1, 0].plot(x, log["grad_norm"], color="C3")
-    axes[1, 0].set(ylabel="SGLD gradient norm", xlabel="iteration")
-    axes[1, 1].plot(x, log["loss"], color="C4", label="total loss")
-    if (log["cross_entropy"] != 0).any():
-        axes[1, 1].plot(x, log["cross_entropy"], color="C5", label="cross-entropy")
-    axes[1, 1].set(ylabel="loss", xlabel="iteration")
-    axes[1, 1].legend()
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        # metadata None: the version string would change the bytes without changing the picture
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
-    plt.close(figure)

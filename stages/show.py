@@ -24,9 +24,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     print(f"Tables:  {', '.join(map(str, tables))} (also .csv and .tex)")
+    print(f"Report:  {args.results}/{settings.suite}/report.html")
     for run in settings.runs:
         folder = args.results / run
-        more = f", curves {folder}/curves.png, training {folder}/train/grids/" if run in settings.trained else ""
+        more = f", curves {args.results}/analyses/{run}/curves/figures/" if run in settings.trained else ""
         print(f"{run}:  samples {folder}/sample/grid.png{more}")
     for dataset in settings.datasets:
         folder = args.results / "baseline" / dataset

@@ -145,7 +145,7 @@ def test_the_release_in_float32(oracle_dir: Path):
         kernels.use_native(made)
         return made.train()
 
-    assert float((-model().energy(io["x"]) - io["energy_train"]).abs().max()) <= 1e-5
+    assert float((-model().energy(io["x"]).detach() - io["energy_train"]).abs().max()) <= 1e-5
     for n_steps, limit in ((1, 1e-5), (2, 1e-4), (5, 1e-2)):
         of_run = model()
         with of_run.frozen_weights():
@@ -154,8 +154,8 @@ def test_the_release_in_float32(oracle_dir: Path):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-3), ("bf16", 0.1)])
-def test_training_gives_the_numbers_of_eager_float32(digits, precision, limit):
+@pytest.mark.parametrize(("precision", "limits"), [("float32", (1e-4, 1e-2, 2e-2)), ("bf16", (0.02, 0.1, 0.1))])
+def test_training_gives_the_numbers_of_eager_float32(digits, precision, limits):
     def losses(**changes) -> list[float]:
         train = smoke.section("train", pyx_weight=1.0, log_every=1, **changes)
         run = Training(train, digits, UniformInit(digits.shape), torch.device("cpu"))
@@ -163,7 +163,8 @@ def test_training_gives_the_numbers_of_eager_float32(digits, precision, limit):
             run.step()
         return [row["loss"] for row in run.rows]
 
-    for ours, theirs in zip(losses(precision=precision, kernels="native"), losses(), strict=True):
+    # kinks of LeakyReLU amplify rounding, so later iterations are farther apart
+    for ours, theirs, limit in zip(losses(precision=precision, kernels="native"), losses(), limits, strict=True):
         assert abs(ours - theirs) <= limit * max(abs(theirs), 1)
 
 

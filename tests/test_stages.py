@@ -17,11 +17,11 @@ from stages import (
     accuracy,
     baseline,
     cost,
+    curves,
     dataset,
     features,
     gaussian,
     params,
-    plots,
     quality,
     reference,
     sample,
@@ -47,6 +47,7 @@ def made(tmp_path_factory) -> Path:
     checkpoint = ["--checkpoint", str(run / "train" / "checkpoint.pt")]
     of_set, of_run = ["--dataset", "digits", *common], ["--run", "mjem", *common]
     from_train, to = ["--train", archives["train"]], lambda path: ["--out", str(path)]
+    held_out = ["--test", archives["test"]]
     steps = [
         (dataset, [*of_set, *to(data)]),
         (gaussian, [*of_set, *from_train, *to(archives["gaussian"])]),
@@ -65,13 +66,7 @@ def made(tmp_path_factory) -> Path:
                 *("--reference", archives["reference"], *to(folder / "results" / "baseline" / "digits")),
             ],
         ),
-        (
-            train,
-            [
-                *(*of_run, *from_train, "--test", archives["test"], "--gaussian", archives["gaussian"]),
-                *to(run / "train"),
-            ],
-        ),
+        (train, [*of_run, *from_train, *held_out, "--gaussian", archives["gaussian"], *to(run / "train")]),
         (sample, [*of_run, *checkpoint, *to(run / "sample")]),
         (
             quality,
@@ -82,7 +77,14 @@ def made(tmp_path_factory) -> Path:
             ],
         ),
         (accuracy, [*of_run, *checkpoint, "--test", archives["test"], *to(run / "accuracy.json")]),
-        (plots, [*of_run, "--log", str(run / "train" / "log.csv"), *to(run / "curves.png")]),
+        (
+            curves,
+            [
+                *(*of_run, "--log", str(run / "train" / "log.csv"), "--epochs", str(run / "train" / "epochs.csv")),
+                *("--snapshots", str(run / "train" / "snapshots"), *net, "--reference", archives["reference"]),
+                *to(folder / "results" / "analyses" / "mjem" / "curves"),
+            ],
+        ),
     ]
     for stage, argv in steps:
         assert stage.main(argv) == 0, stage.__name__
@@ -129,7 +131,7 @@ def test_records_hold_values_and_conditions(made):
 
 def test_pictures_and_log_are_written(made):
     run = made / "results" / "mjem"
-    for picture in (run / "sample" / "grid.png", run / "curves.png", run / "train" / "grids" / "epoch_0001.png"):
+    for picture in (run / "sample" / "grid.png", run / "train" / "grids" / "epoch_0001.png"):
         assert picture.read_bytes()[:4] == b"\x89PNG", picture
     assert "train mjem: done" in (made / "logs" / "train.mjem.log").read_text()
     header = (run / "train" / "log.csv").read_text().splitlines()[0]
@@ -218,7 +220,7 @@ def test_covariance_that_is_not_positive_definite(made, run_stage, tmp_path):
     status, err = run_stage(
         train,
         *("--run", "mjem", "--train", made / "data" / "train.npz"),
-        *("--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
+        *("--test", made / "data" / "test.npz", "--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
     )
     assert status == 1
     assert "gaussian.npz: the covariance plus the ridge 0.0001 is not positive definite" in error_line(err)
@@ -232,14 +234,14 @@ def test_nan_in_the_gaussian(made, run_stage, tmp_path):
     status, err = run_stage(
         train,
         *("--run", "mjem", "--train", made / "data" / "train.npz"),
-        *("--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
+        *("--test", made / "data" / "test.npz", "--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
     )
     assert status == 1
     assert "not finite" in error_line(err)
 
 
 def test_unknown_run_name(run_stage, tmp_path):
-    status, err = run_stage(plots, "--run", "nobody", "--log", tmp_path / "log.csv", "--out", tmp_path / "c.png")
+    status, err = run_stage(curves, "--run", "nobody", "--out", tmp_path / "curves")
     assert status == 2
     assert "no entry 'nobody' in trained" in error_line(err)
     assert "mebm, mjem" in error_line(err)
@@ -264,6 +266,7 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     common = ["--run", run, "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
     data, out = made / "data", tmp_path / "train"
     argv = ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(out)]
+    argv += ["--test", str(data / "test.npz")]
     assert train.main([*common, *argv]) == 0
     argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
     assert sample.main([*common, *argv]) == 0
@@ -292,6 +295,7 @@ def test_training_that_takes_too_long_on_a_cpu_is_refused(made, smoke_params, tm
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
     argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
+    argv += ["--test", str(made / "data" / "test.npz")]
     assert train.main([*argv, "--out", str(tmp_path / "out")]) == 2
     assert "more than compute.cpu_hours (1e-06)" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
@@ -321,6 +325,7 @@ def test_divergence_is_a_failure_and_leaves_no_checkpoint(made, smoke_params, tm
     data = made / "data"
     argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
     argv += ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(tmp_path / "o")]
+    argv += ["--test", str(data / "test.npz")]
     assert train.main(argv) == 1
     assert "training diverged in iteration" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "o" / "checkpoint.pt").exists()
@@ -407,6 +412,7 @@ def test_training_again_goes_on_and_restart_starts_over(made, smoke_params, tmp_
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
     argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
+    argv += ["--test", str(made / "data" / "test.npz")]
     argv += ["--state", str(tmp_path / "state")]
     results = []
     for name, more in (("one", []), ("two", []), ("three", ["--restart"])):

@@ -1,0 +1,295 @@
+"""A suite's results as one page: pictures and numbers of every job, found on disk, and the template that shows them."""
+
+import base64
+import csv
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+from mebm.errors import DataError
+from mebm.files import read_json, require
+from mebm.tables import DASH
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
+NAMES = {  # parts of a path that need more than their underscores removed
+    "energy_pos": "energy of data",
+    "energy_neg": "energy of samples",
+    "grad_norm": "SGLD gradient norm",
+}
+ACRONYMS = {
+    "ece": "ECE",
+    "nll": "NLL",
+    "auroc": "AUROC",
+    "fid": "FID",
+    "is": "IS",
+    "linf": "L∞",
+    "l2": "L2",
+    "sgld": "SGLD",
+}
+# Keys of a metric record that say under which conditions it was measured, besides the parameters of its stage.
+CONDITIONS = ("status", "warning", "seed", "versions", "n_*", "*_sha256", "bn_stats", "preprocessing")
+KEY_NUMBERS = 4  # of an analysis in the overview at most, unless its block names them
+LONGEST_LIST = 12  # values of a list that are shown one by one
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture inside the page. href: its file, as seen from the page; number: the digits that end its name."""
+
+    name: str
+    href: str
+    uri: str
+    number: int | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text. numeric: for each column, whether it holds numbers."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        columns = zip(*self.rows, strict=True) if self.rows else [()] * len(self.head)
+        return tuple(_is_numeric(column) for column in columns)
+
+
+class Source:
+    """The pictures that a job left in a folder. page: the file of the report; address, cmd: how to make them again."""
+
+    def __init__(self, folder: Path, page: Path, address: str, cmd: str):
+        self.folder, self.address, self.cmd = folder, address, cmd
+        self._page = page
+
+    def figure(self, name: str) -> Figure | None:
+        """The picture of that name in the folder; None where there is none."""
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        digits = re.search(r"(\d+)$", path.stem)
+        href = Path(relpath(path, self._page.parent)).as_posix()
+        return Figure(name, href, data_uri(path), int(digits[1]) if digits else None)
+
+    def figures(self, pattern: str, most: int = LONGEST_LIST) -> list[Figure]:
+        """The pictures whose names fit the pattern, in order; of more than `most` the first, the last, some between."""
+        names = sorted(path.name for path in self.folder.glob(pattern) if path.suffix in TYPES)
+        if len(names) > most:
+            names = [names[round(i * (len(names) - 1) / (most - 1))] for i in range(most)]
+        return [self.figure(name) for name in names]
+
+
+class Analysis(Source):
+    """What an analysis found for a run: pictures, numbers and their conditions, or the reason why there are none."""
+
+    def __init__(self, folder: Path, page: Path, address: str, cmd: str, parameters: set[str], reason: str):
+        super().__init__(folder / "figures", page, address, cmd)
+        path = folder / "metrics.json"
+        self.record = read_json(path) if path.is_file() else None
+        self.reason = "" if self.record is not None else reason
+        self.status = str((self.record or {}).get("status", "ok"))
+        self.warning = (self.record or {}).get("warning")
+        self._conditions = (*CONDITIONS, *parameters)
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The part of the record that is no condition."""
+        return {key: value for key, value in (self.record or {}).items() if not self._is_condition(key, value)}
+
+    @property
+    def tables(self) -> list[Table]:
+        return tables_of(self.found)
+
+    @property
+    def conditions(self) -> list[tuple[str, str]]:
+        kept = {key: value for key, value in (self.record or {}).items() if self._is_condition(key, value)}
+        hidden = ("status", "warning")
+        return [(label(key), shown(value)) for key, value in flat(kept).items() if key not in hidden]
+
+    def says_only_why(self, figure: Figure) -> bool:
+        """Whether a picture only holds the status as text."""
+        if self.status == "ok" or not figure.name.endswith(".svg"):
+            return False
+        return self.status in (self.folder / figure.name).read_text(encoding="utf-8")
+
+    def _is_condition(self, key: str, value: Any) -> bool:
+        return isinstance(value, (str, bool)) or any(fnmatch(key, pattern) for pattern in self._conditions)
+
+
+@dataclass
+class Run:
+    """A run as the page shows it; `analyses` by stage."""
+
+    name: str
+    method: str
+    dataset: str
+    differences: list[str]
+    sample: Source
+    analyses: dict[str, Analysis]
+    trained: bool
+    analysed: bool
+    cost: dict[str, str]
+    numbers: list[tuple[str, str]]
+
+
+@dataclass
+class Overview:
+    """The table of analyses, filled while the page's blocks ask for what they show."""
+
+    _asked: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def ask(self, run: Run, stage: str, title: str, keys: tuple[str, ...] = ()) -> Analysis:
+        """The analysis of a run, whose numbers go into the table under `title`: those that fit `keys`, or the first."""
+        self._asked.setdefault(stage, (title, tuple(keys)))
+        return run.analyses[stage]
+
+    def title(self, stage: str) -> str:
+        """The title of an analysis that a block has asked for."""
+        return self._asked[stage][0]
+
+    def rest(self, run: Run) -> list[str]:
+        """Analyses of a run that no block has asked for."""
+        return [stage for stage in run.analyses if stage not in self._asked]
+
+    def groups(self, runs: list[Run]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+        """(title, [(number, [its value in each run])]) for every analysis that found a number in any of the runs."""
+        groups = []
+        for stage, (title, keys) in self._asked.items():
+            found = [flat(run.analyses[stage].found) if stage in run.analyses else {} for run in runs]
+            paths = dict.fromkeys(path for values in found for path, value in values.items() if _is_number(value))
+            chosen = [path for path in paths if any(fnmatch(path, key) for key in keys)] or list(paths)[:KEY_NUMBERS]
+            if chosen:
+                groups.append((title, [(label(path), [shown(v.get(path)) for v in found]) for path in chosen]))
+        return groups
+
+    def reasons(self, runs: list[Run]) -> list[tuple[str, str, str]]:
+        """(analysis, run, reason) wherever the table has dashes."""
+        return [
+            (title, run.name, analysis.reason or analysis.status)
+            for stage, (title, _) in self._asked.items()
+            for run in runs
+            if (analysis := run.analyses.get(stage)) and (analysis.reason or analysis.status != "ok")
+        ]
+
+
+def render(**content: Any) -> str:
+    """The page. Everything that comes from files is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"label": label, "shown": shown}
+    return environment.get_template(TEMPLATE.name).render(dash=DASH, overview=Overview(), **content)
+
+
+def data_uri(path: Path) -> str:
+    """The content of a picture as a data: address. Raises DataError for a type that browsers may not show."""
+    if path.suffix not in TYPES:
+        raise DataError(f"{path}: is no picture of the types {', '.join(TYPES)}")
+    return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(require(path).read_bytes()).decode()}"
+
+
+def read_table(path: Path) -> Table:
+    """A table that the pipeline wrote as CSV. Raises DataError for one without a header or with uneven rows."""
+    with open(require(path), encoding="utf-8", newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    if not head or any(len(row) != len(head) for row in rows):
+        raise DataError(f"{path}: is not a table of the pipeline; delete it and run the tables stage again")
+    return Table(tuple(head), tuple(map(tuple, rows)))
+
+
+def flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries as one: {"a": {"b": 1}} becomes {"a.b": 1}. Lists stay."""
+    values: dict[str, Any] = {}
+    for key, value in record.items():
+        inner = flat(value) if isinstance(value, dict) else None
+        values |= {key: value} if inner is None else {f"{key}.{path}": item for path, item in inner.items()}
+    return values
+
+
+def tables_of(record: dict[str, Any], within: str = "") -> list[Table]:
+    """Nested numbers as tables.
+
+    Single numbers share one table. Dictionaries side by side that have a key in common become a table with a row for
+    each; lists of equal length side by side, or a list of dictionaries, a table with a row for each item. Anything
+    deeper is taken level by level, with the names of the levels above in its rows.
+    """
+    single: list[tuple[str, str]] = []
+    deeper: list[Table] = []
+    groups = {key: value for key, value in record.items() if isinstance(value, dict)}
+    columns = {key: value for key, value in record.items() if isinstance(value, list)}
+    leaves = [value for value in groups.values() if not any(isinstance(item, (dict, list)) for item in value.values())]
+    common = set.intersection(*map(set, leaves)) if len(leaves) == len(groups) > 1 else set()
+    for key, value in record.items():
+        path = f"{within}.{key}" if within else key
+        if key in groups and not common:
+            if value in leaves and len(value) > 2:
+                deeper.append(Table((label(path), "value"), tuple((label(n), shown(v)) for n, v in value.items())))
+            elif value in leaves:
+                single += [(label(f"{path}.{name}"), shown(item)) for name, item in value.items()]
+            else:
+                deeper += tables_of(value, path)
+        elif key in columns and value and all(isinstance(item, dict) for item in value):
+            names = tuple(dict.fromkeys(name for item in value for name in item))
+            rows = tuple(tuple(shown(item.get(name)) for name in names) for item in value)
+            deeper.append(Table(tuple(map(label, names)), rows))
+        elif key not in groups and not (key in columns and _side_by_side(columns)):
+            single.append((label(path), shown(value)))
+    if common:
+        names = tuple(dict.fromkeys(name for value in groups.values() for name in value))
+        rows = tuple((label(key), *(shown(value.get(name)) for name in names)) for key, value in groups.items())
+        deeper.insert(0, Table((label(within), *map(label, names)), rows))
+    if _side_by_side(columns):
+        rows = tuple(tuple(map(shown, row)) for row in zip(*columns.values(), strict=True))
+        deeper.insert(0, Table(tuple(label(f"{within}.{key}" if within else key) for key in columns), rows))
+    return ([Table(("", "value"), tuple(single))] if single else []) + deeper
+
+
+def _side_by_side(columns: dict[str, list]) -> bool:
+    lengths = {len(value) for value in columns.values()}
+    plain = not any(isinstance(item, (dict, list)) for value in columns.values() for item in value)
+    return len(columns) > 1 and len(lengths) == 1 and lengths != {0} and plain
+
+
+def label(path: str) -> str:
+    """The path of a number in words: before.adaptive_ece becomes "before, adaptive ECE"."""
+    parts = path.removesuffix(".value").split(".")
+    return ", ".join(NAMES.get(part, " ".join(ACRONYMS.get(word, word) for word in part.split("_"))) for part in parts)
+
+
+def shown(value: Any) -> str:
+    """A value as text: floats with four digits, integers in groups of three, a dash for null, hashes cut short."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f").replace("-", "−")
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "−")
+    if isinstance(value, list):
+        if len(value) > LONGEST_LIST:
+            return f"{shown(value[0])} … {shown(value[-1])} ({len(value)} values)"
+        return ", ".join(map(shown, value)) or DASH
+    if isinstance(value, dict):
+        return ", ".join(f"{label(key)} {shown(item)}" for key, item in value.items()) or DASH
+    return value[:12] if re.fullmatch(r"[0-9a-f]{64}", str(value)) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _is_numeric(cells: tuple[str, ...]) -> bool:
+    """Whether a column holds numbers, with dashes where there is none."""
+    return any(cells) and all(re.match(rf"[+−-]?[\d.]|{DASH}$", cell) for cell in cells if cell)

@@ -1,0 +1,93 @@
+"""A training run over time: energies, losses, held-out accuracy and quality of the chains after every few epochs.
+
+Writes metrics.json, figures/{curves,quality}.svg, figures/buffer.webp (the chains, animated) and buffer.png (its last
+frame), epochs.csv and log.csv for `dvc plots`, and tensorboard/.
+"""
+
+import sys
+
+import pandas as pd
+
+from mebm.curves import (
+    chain_grid,
+    plot_curves,
+    plot_quality,
+    read_epochs,
+    read_log,
+    save_animation,
+    snapshots,
+    write_events,
+)
+from mebm.data import load_images
+from mebm.errors import DataError
+from mebm.files import sha256, write_json, write_text
+from mebm.quality import QualityMeter
+from stages import cli
+
+COLUMNS = ["epoch", "iteration", "accuracy", "loss", "distance", "score"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.analysis(
+        *("curves", __doc__, argv),
+        log="log.csv of the run",
+        epochs="epochs.csv of the run",
+        snapshots="folder of its chains after some epochs",
+        features="feature network",
+        reference="feature statistics of the training images",
+    )
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    log, looks, quality = read_log(args.log), read_epochs(args.epochs), settings.quality
+    device = cli.device_for(settings.compute)
+    meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
+    distance, score = meter.network.distance, meter.network.score
+    record = {"status": "ok", "warning": None, "bn_stats": "running"}
+    record |= {"score_splits": quality.score_splits, "permutation_seed": quality.permutation_seed}
+    record |= {f"{name}_sha256": sha256(getattr(args, name)) for name in ("log", "epochs", "features", "reference")}
+    grids, measured, progress = {}, [], cli.progress(f"{settings.name} snapshots")
+    archives = snapshots(args.snapshots)
+    for epoch, path in archives.items():
+        images = load_images(path, meter.shape).images
+        grids[epoch] = chain_grid(images)
+        row = {"epoch": epoch}
+        if len(images) < max(2, quality.score_splits):
+            record["status"] = f"no quality: {len(images)} images a snapshot; raise train.snapshot_images"
+        else:
+            found = meter.measure(images, quality.score_splits, quality.permutation_seed)
+            row |= {"distance": found[distance], "score": found[score]}
+            record |= {"warning": found["warning"], "n_images": len(images)}
+        measured.append(row)
+        progress(len(measured), len(archives), f"epoch {epoch}")
+    start = pd.DataFrame([{"epoch": 0, "iteration": 0}])  # training notes no row before it starts
+    looks = pd.concat([start, looks[looks["epoch"] > 0]])
+    if unknown := set(archives) - set(looks["epoch"]):
+        raise DataError(f"{args.epochs}: lacks the epoch {min(unknown)} of {args.snapshots}; train the run again")
+    table = looks.merge(pd.DataFrame(measured), how="left", on="epoch").reindex(columns=COLUMNS)
+    record |= _numbers(log, table, {"accuracy": "accuracy", "loss": "test_loss", "distance": distance, "score": score})
+
+    plot_curves(log, args.out / "figures" / "curves.svg")
+    plot_quality(table, distance, score.replace("_", " "), args.out / "figures" / "quality.svg")
+    save_animation(args.out / "figures" / "buffer.webp", grids, args.out / "figures" / "buffer.png")
+    write_text(args.out / "epochs.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    write_text(args.out / "log.csv", args.log.read_text(encoding="utf-8"))  # DVC plots what its stage makes
+    write_events(args.out / "tensorboard", log, table, grids)
+    write_json(args.out / "metrics.json", record)
+
+
+def _numbers(log: pd.DataFrame, table: pd.DataFrame, names: dict[str, str]) -> dict:
+    """Values at the end, and the best ones with their epoch; null where there are none."""
+    final = {name: float(log[name].iloc[-1]) for name in ("energy_pos", "energy_neg", "energy_gap", "grad_norm")}
+    best = {}
+    for column, name in names.items():
+        known = table.loc[table[column].notna()].set_index("epoch")[column]
+        final[name] = float(known.iloc[-1]) if len(known) else None
+        at = (known.idxmin() if column in ("loss", "distance") else known.idxmax()) if len(known) else None
+        best[name] = {"value": None if at is None else float(known[at]), "epoch": None if at is None else int(at)}
+    return {"iterations": int(log["iteration"].iloc[-1]) + 1, "final": final, "best": best}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""One page with all that a suite found: results/<suite>/report.html. It needs no network and no other file."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import yaml
+
+from mebm import params
+from mebm.cost import training_cost
+from mebm.files import read_json, require, write_text
+from mebm.pipeline import Graph
+from mebm.report import Analysis, Run, Source, read_table, render, shown
+from mebm.tables import CAPTIONS
+from stages import cli
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
+PACKAGES += ("dvc", "snakemake")
+TITLES = {
+    "demo": "Quality and accuracy",
+    "generation": "Generation",
+    "classification": "Classification",
+    "steps": "Number of SGLD steps",
+    "start": "The initial distribution itself",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("report", __doc__)
+    parser.add_argument("--results", type=Path, required=True, help="folder of all results")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="page to write")
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    jobs = Graph(args.params.parent / "dvc.yaml", params.load(args.params)).jobs
+    page = _Page(args, settings, jobs)
+    write_text(
+        args.out,
+        render(
+            suite=settings.name,
+            datasets=[page.dataset(name) for name in settings.datasets],
+            runs=[page.run(name) for name in settings.runs],
+            tables=[page.table(name, name) for name in settings.tables]
+            + [page.table("start", f"start_{settings.name}")],
+            versions=_versions(),
+            hardware=_hardware(),
+            address=f"report@{settings.name}",
+        ),
+    )
+    cli.log.info("%s: %.1f MB", args.out, args.out.stat().st_size / 1e6)
+
+
+class _Page:
+    """Collects what the page shows of each data set, run and table from the files that the pipeline made."""
+
+    def __init__(self, args, settings, jobs: dict):
+        self.args, self.settings, self.jobs = args, settings, jobs
+        path = args.results / "params" / "all.yaml"
+        self.resolved = yaml.safe_load(require(path).read_text(encoding="utf-8"))
+
+    def dataset(self, name: str) -> dict:
+        """What the page says of a data set: its settings, counts, and the baselines' pictures and records."""
+        wanted = self.resolved[f"dataset.{name}"]["dataset"]
+        manifest = self._manifest(name)
+        folder = self.args.results / "baseline" / name
+        records = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        return {
+            "name": name,
+            "title": self.settings.datasets[name],
+            "source": wanted["source"],
+            "evaluate_on": wanted["evaluate_on"],
+            "shape": " × ".join(map(str, manifest["shape"])) if manifest else f"{wanted['image_size']} pixels",
+            "counts": {part: shown(manifest["counts"].get(part)) if manifest else "–" for part in ("train", "test")},
+            "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
+            "baseline": self._source(folder, f"baseline@{name}"),
+            "numbers": {part: _quality(read_json(path)) for part, path in records.items() if path.is_file()},
+        }
+
+    def run(self, name: str) -> Run:
+        """What the page says of a run."""
+        args, settings, row = self.args, self.settings, self.settings.runs[name]
+        trained = f"train@{name}" in self.jobs
+        stages = [*(["curves"] if trained else []), *params.ANALYSIS_STAGES]
+        analyses = {stage: self._analysis(stage, name) for stage in stages}
+        summary = args.results / "summary" / f"{name}.json"
+        return Run(
+            name,
+            row["method"],
+            settings.datasets[row["dataset"]],
+            [f"{key} = {_plain(value)}" for key, value in settings.differences[name].items()],
+            self._source(args.results / name / "sample", f"sample@{name}"),
+            analyses,
+            trained,
+            name in settings.analysed or any(analyses[stage].record for stage in params.ANALYSIS_STAGES),
+            self._cost(name) if trained else {},
+            _quality(read_json(summary)) if summary.is_file() else [],
+        )
+
+    def table(self, table: str, file: str) -> dict:
+        """A table of results with its caption, or the reason why it is not there."""
+        path = self.args.results / "tables" / f"{file}.csv"
+        stage = "start" if table == "start" else "tables"
+        job = self.jobs[f"{stage}@{self.settings.name if table == 'start' else table}"]
+        return {
+            "name": file,
+            "title": TITLES.get(table, table),
+            "caption": CAPTIONS[table],
+            "source": self._source(path.parent, job.address),
+            "href": Path(os.path.relpath(path, self.args.out.parent)).as_posix(),
+            "table": read_table(path) if path.is_file() else None,
+            "reason": cli.last_error(self.args.logs, (stage,), job.name) or "not run",
+        }
+
+    def _analysis(self, stage: str, run: str) -> Analysis:
+        folder = self.args.results / "analyses" / run / stage
+        address = f"{stage}@{run}"
+        sections = self.resolved.get(f"{stage}.{run}", {}).values()
+        parameters = {key for section in sections if isinstance(section, dict) for key in section}
+        reason = cli.last_error(self.args.logs, (stage,), run) or "not run"
+        return Analysis(folder, self.args.out, address, self._cmd(address), parameters, reason)
+
+    def _source(self, folder: Path, address: str) -> Source:
+        return Source(folder, self.args.out, address, self._cmd(address))
+
+    def _cmd(self, address: str) -> str:
+        return self.jobs[address].cmd if address in self.jobs else ""
+
+    def _manifest(self, dataset: str) -> dict | None:
+        path = self.args.data / dataset / "manifest.json"
+        return read_json(path) if path.is_file() else None
+
+    def _cost(self, name: str) -> dict[str, str]:
+        """Iterations, arithmetic and measured hours of a run's training, as far as they are known."""
+        manifest, time = self._manifest(self.settings.runs[name]["dataset"]), self.args.logs / f"time.{name}.json"
+        cost = {"hours": f"{read_json(time)['hours']:.2f}" if time.is_file() else "–"}
+        if manifest is None:
+            return {"iterations": "–", "pflop": "–", **cost}
+        train = params.Train.model_construct(**self.resolved[f"train.{name}"]["train"])
+        found = training_cost(train, tuple(manifest["shape"]), manifest["counts"]["train"], bool(manifest["labels"]))
+        return {"iterations": shown(found.iterations), "pflop": shown(found.flops / 1e15), **cost}
+
+
+def _quality(record: dict) -> list[tuple[str, str]]:
+    """The numbers of a metric record that head a run or a baseline."""
+    names = {"fid": "FID", "is_mean": "IS", "fcd": "fcd", "classifier_score": "classifier score"}
+    known = [(text, f"{record[key]:.2f}") for key, text in names.items() if record.get(key) is not None]
+    if record.get("accuracy") is not None:
+        known.append(("accuracy", f"{100 * record['accuracy']:.2f} %"))
+    return known
+
+
+def _plain(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("Python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> str:
+    """Processor, cores and GPU of the machine that makes the page."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    parts = [names[0] if names else platform.processor() or platform.machine(), f"{os.cpu_count()} cores"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
