@@ -12,7 +12,8 @@ demo: install
 test: install
 	ruff check .
 	ruff format --check .
-	python -m pytest -m "not gpu"
+	python -m pytest --numprocesses 2 -m "not gpu and not slow"
+	python -m pytest -m "slow and not gpu"
 
 install: $(VENV)/.installed
 

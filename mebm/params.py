@@ -459,8 +459,6 @@ class Params:
         for name, run in suite["analysed"].items():
             if suite["runs"].get(name) != run:
                 raise ParamsError(f"{path}: suite.analysed.{name}: differs from runs.{name}; refer to it by its anchor")
-        if not suite["trained"] and not suite["analysed"]:
-            raise ParamsError(f"{path}: analysed: is empty, and no run is trained; list a run, or nothing is shown")
         if suite["name"] in (*RESERVED, *suite["runs"]):
             raise ParamsError(
                 f"{path}: suite.name: is {suite['name']!r}, the name of a folder of results/; use another"

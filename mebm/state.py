@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,6 +55,8 @@ class StateStore:
 
     def __init__(self, folder: Path, say: Callable[[str], None] = lambda _: None):
         self.folder, self._say = folder, say
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: Future | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -77,6 +80,21 @@ class StateStore:
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
             yield
+
+    def save_behind(self, record: dict[str, Any], iteration: int) -> None:
+        """The same as `save`, in a thread beside training; the record must not change any more.
+
+        One at a time: waits for the one before, and raises the StateError that it ended with.
+        """
+        self.wait()
+        self._writer = self._writer or ThreadPoolExecutor(1, "state")
+        self._pending = self._writer.submit(self.save, record, iteration)
+
+    def wait(self) -> None:
+        """Until a state on its way is on disk. Raises StateError where that failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def save(self, record: dict[str, Any], iteration: int, stopped: bool = False) -> None:
         """Write a state, make sure that it is on disk, and only then drop those that it replaces.
@@ -113,6 +131,7 @@ class StateStore:
 
     def back(self, drop: bool = True) -> dict[str, Any] | None:
         """The oldest regular state that can be read, to go back to after a divergence; later ones are dropped."""
+        self.wait()
         for path in self._regular():
             record = self._read(path)
             if record is not None:
@@ -123,6 +142,7 @@ class StateStore:
 
     def clear(self) -> None:
         """Drop all states and pictures; the lock is left to its holder."""
+        self.wait()
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -471,6 +471,8 @@ def train_model(
                     on_look(run)
                 if states and run.iteration % train.save_every == 0 and not last:
                     _save(states, run)
+            if states:
+                states.wait()
             return run.finish()
         except Diverged as error:
             on_divergence(error, run)
@@ -489,7 +491,10 @@ def train_model(
 
 
 def _save(states: StateStore, run: Training, stopped: bool = False) -> None:
-    """All ranks give their part of the state, the first one writes it."""
+    """All ranks give their part of the state; the first one writes it, beside training unless that stops here."""
     record = run.state()
-    if parallel.rank() == 0:
+    if parallel.rank() == 0 and stopped:
+        states.wait()
         states.save(record, run.iteration, stopped)
+    elif parallel.rank() == 0:
+        states.save_behind(record, run.iteration)

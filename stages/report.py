@@ -93,7 +93,7 @@ class _Page:
             row["method"],
             settings.datasets[row["dataset"]],
             [f"{key} = {_plain(value)}" for key, value in settings.differences[name].items()],
-            self._source(args.results / name / "sample", f"sample@{name}"),
+            self._source(args.results / "analyses" / name / "sample", f"sample@{name}"),
             analyses,
             trained,
             name in settings.analysed or any(analyses[stage].record for stage in params.ANALYSIS_STAGES),

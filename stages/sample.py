@@ -1,4 +1,4 @@
-"""Take the images that are scored from a run's replay buffer: images/<protocol>.npz, manifest.json and grid.png."""
+"""Take the images that are scored from a run's replay buffer: images/<protocol>.npz, manifest.json and a picture."""
 
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("sample", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--grid", type=Path, required=True, help="picture to write, the first chains")
     return cli.execute(parser, argv, work)
 
 
@@ -47,7 +48,7 @@ def work(args, settings) -> None:
         cli.log.info("%s, protocol %s: %d images", settings.name, protocol, len(images))
     write_json(args.out / "manifest.json", manifest)
     columns = settings.plots.grid_columns
-    save_grid(args.out / "grid.png", unit_to_bytes(chains[: columns * settings.plots.grid_rows]), columns)
+    save_grid(args.grid, unit_to_bytes(chains[: columns * settings.plots.grid_rows]), columns)
 
 
 if __name__ == "__main__":

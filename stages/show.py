@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     for run in settings.runs:
         folder = args.results / run
         more = f", curves {args.results}/analyses/{run}/curves/figures/" if run in settings.trained else ""
-        print(f"{run}:  samples {folder}/sample/grid.png{more}")
+        print(f"{run}:  samples {args.results}/analyses/{run}/sample/grid.png{more}")
     for dataset in settings.datasets:
         folder = args.results / "baseline" / dataset
         print(f"{dataset}:  initial draws {folder}/initial.png, held-out images {folder}/heldout.png")

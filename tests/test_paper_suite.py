@@ -61,7 +61,12 @@ def paper_params(files: Path) -> dict:
     shutil.copy(RELEASE, files / "released.pt")
     released = {"method": "released M-EBM", "dataset": "cifar10", "checkpoint": str(files / "released.pt")}
     tables = ("generation", "classification", "steps")
-    return content | {"suite": smoke.suite("paper", datasets, trained, {"released": released}, tables)}
+    suite = smoke.suite("paper", datasets, trained, {"released": released}, tables, ("mjem_cifar10", "mebm_celeba_hq"))
+    suite["compared"] = {
+        "svhn": {"dataset": {"source": "svhn"}},
+        "celeba": {"dataset": {"source": "celeba_hq", "path": str(files / "hq"), "n_test": 5}},
+    }
+    return content | {"suite": suite}
 
 
 @pytest.mark.slow
@@ -103,6 +108,7 @@ def test_from_archive_to_table_in_both_engines(project, tmp_path):
     suite["datasets"] = {name: suite["datasets"][name] for name in ("cifar10", "imagenet32", "celeba_hq")}
     suite["trained"] = {name: run for name, run in suite["trained"].items() if run["dataset"] in suite["datasets"]}
     suite["runs"] = {**suite["trained"], **suite["imported"]}
+    suite["analysed"] = {"mjem_cifar10": suite["runs"]["mjem_cifar10"]}
     two = project("dvc", content)
     run(two, "dvc", "repro")
     first, second = digests(one), digests(two)
@@ -123,7 +129,7 @@ def test_single_runs_and_tables_by_name_and_a_failed_run(project, tmp_path):
     suite["datasets"] = {"cifar10": suite["datasets"]["cifar10"]}
     suite["trained"] = {name: entry for name, entry in suite["trained"].items() if name in keep}
     suite["trained"]["mebm_cifar10"]["train"] = {"lr": 1e9, "warmup_iters": 0, "norm": "none", "epochs": 40}
-    suite["runs"] = {**suite["trained"], **suite["imported"]}
+    suite["runs"], suite["analysed"] = {**suite["trained"], **suite["imported"]}, {}
     folder = project("single", content)
 
     run(folder, "snakemake", "results/tables/start_paper.md")

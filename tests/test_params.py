@@ -88,13 +88,16 @@ def test_a_misspelt_key_is_named_rather_than_the_one_that_it_leaves_missing(writ
         params.load(write(smoke_params))
 
 
-def test_runs_that_are_only_imported_need_one_to_look_at(write, smoke_params):
+def test_a_suite_may_hold_imported_runs_only(write, smoke_params):
     released = {"released": {"method": "released", "dataset": "digits", "checkpoint": "data/released.pt"}}
     smoke_params["suite"] |= {"trained": {}, "imported": released, "runs": released, "analysed": {}}
-    with pytest.raises(ParamsError, match="analysed: is empty"):
-        params.load(write(smoke_params))
-    smoke_params["suite"]["analysed"] = released
     assert params.load(write(smoke_params)).trained == {}
+
+
+def test_analysed_runs_are_runs(write, smoke_params):
+    smoke_params["suite"]["analysed"] = {"mjem": {"method": "other", "dataset": "digits"}}
+    with pytest.raises(ParamsError, match="suite.analysed.mjem: differs from runs.mjem"):
+        params.load(write(smoke_params))
 
 
 def test_runs_of_one_method_differ_in_their_seed_only(write, smoke_params):

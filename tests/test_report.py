@@ -56,7 +56,7 @@ def build(folder: Path, content: dict | None = None) -> Path:
         write_json(folder / "accuracy.json", accuracy)
         argv = ["--run", name, "--quality", str(folder / "quality.json"), "--accuracy", str(folder / "accuracy.json")]
         assert summary.main([*common, *argv, "--out", str(results / "summary" / f"{name}.json")]) == 0
-        save_grid(results / name / "sample" / "grid.png", pictures(100, seed), 10)
+        save_grid(results / "analyses" / name / "sample" / "grid.png", pictures(100, seed), 10)
         if name in suite["trained"]:
             made = results / "analyses" / name / "curves"
             best = {"value": 0.9, "epoch": 1} if classifies else {"value": None, "epoch": None}

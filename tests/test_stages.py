@@ -67,7 +67,7 @@ def made(tmp_path_factory) -> Path:
             ],
         ),
         (train, [*of_run, *from_train, *held_out, "--gaussian", archives["gaussian"], *to(run / "train")]),
-        (sample, [*of_run, *checkpoint, *to(run / "sample")]),
+        (sample, [*of_run, *checkpoint, *to(run / "sample"), "--grid", str(run / "grid.png")]),
         (
             quality,
             [
@@ -131,7 +131,7 @@ def test_records_hold_values_and_conditions(made):
 
 def test_pictures_and_log_are_written(made):
     run = made / "results" / "mjem"
-    for picture in (run / "sample" / "grid.png", run / "train" / "grids" / "epoch_0001.png"):
+    for picture in (run / "grid.png", run / "train" / "grids" / "epoch_0001.png"):
         assert picture.read_bytes()[:4] == b"\x89PNG", picture
     assert "train mjem: done" in (made / "logs" / "train.mjem.log").read_text()
     header = (run / "train" / "log.csv").read_text().splitlines()[0]
@@ -252,7 +252,7 @@ def test_unwritable_results_folder(made, run_stage, tmp_path):
     status, err = run_stage(
         sample,
         *("--run", "mjem", "--checkpoint", made / "results" / "mjem" / "train" / "checkpoint.pt"),
-        *("--out", tmp_path / "results" / "sample"),
+        *("--out", tmp_path / "results" / "sample", "--grid", tmp_path / "grid.png"),
     )
     assert status == 1
     assert "cannot be written" in error_line(err)
@@ -269,6 +269,7 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     argv += ["--test", str(data / "test.npz")]
     assert train.main([*common, *argv]) == 0
     argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
+    argv += ["--grid", str(tmp_path / "grid.png")]
     assert sample.main([*common, *argv]) == 0
     manifest = json.loads((tmp_path / "sample" / "manifest.json").read_text())["protocols"]
     assert manifest["full"]["n_images"] == 100
@@ -286,7 +287,8 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     smoke_params["sample"]["keep_ratio"] = 0.001
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     capsys.readouterr()
-    assert sample.main([*common, "--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "none")]) == 2
+    argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "none"), "--grid", str(tmp_path / "no.png")]
+    assert sample.main([*common, *argv]) == 2
     assert "which keeps 0 images" in error_line(capsys.readouterr().err)
 
 

@@ -267,3 +267,21 @@ def test_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert claim("auto", print) is None
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_state_written_beside_training_is_whole_and_its_failure_is_told(store, monkeypatch):
+    store.save_behind(record(5), 5)
+    store.save_behind(record(10), 10)  # waits for the first
+    store.wait()
+    assert store.newest()["iteration"] == 10
+    assert [path.name for path in sorted(store.folder.glob("*.pt"))] == ["state_000000005.pt", "state_000000010.pt"]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mebm.state._save", full)
+    store.save_behind(record(15), 15)
+    with pytest.raises(StateError, match="No space left on device"):
+        store.save_behind(record(20), 20)
+    store.wait()  # told once
+    assert store.newest()["iteration"] == 10
