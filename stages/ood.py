@@ -70,7 +70,9 @@ def work(args, settings) -> None:
         sets[name] = {"status": "ok", **about, **ood.spread(energies[name]), "scores": ood.separations(own, found)}
         shown = (f"{key} {value['auroc']}" for key, value in sets[name]["scores"].items())
         cli.log.info("%s: %s: AUROC of %s", settings.name, name, ", ".join(shown))
-    record |= {"in_distribution": ood.spread(-own["negative_energy"]), "sets": sets}
+    others = {name: {key: value for key, value in about.items() if key != "scores"} for name, about in sets.items()}
+    record |= {"in_distribution": ood.spread(-own["negative_energy"]), "others": others}
+    record |= {score: {name: sets[name]["scores"][score] for name in energies} for score in ood.SCORES}
     write_json(args.out / "metrics.json", record)
     draw_energies(figures / "energies.svg", settings.dataset_name, -own["negative_energy"], energies, sets)
     draw_auroc(figures / "auroc.svg", {name: sets[name]["scores"] for name in energies})

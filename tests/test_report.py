@@ -251,7 +251,7 @@ def test_a_published_figure_stands_beside_ours_and_names_are_escaped(tmp_path):
 
 def test_a_page_of_nothing_is_still_a_page(tmp_path):
     build(tmp_path)
-    for part in ("analyses", "baseline", "summary", "tables", "mjem", "mebm"):
+    for part in ("analyses", "baseline", "summary", "tables"):
         shutil.rmtree(tmp_path / "results" / part)
     shutil.rmtree(tmp_path / "data")
     text = text_of(made_page(tmp_path, "smoke"))
