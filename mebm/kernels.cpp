@@ -345,7 +345,7 @@ inline void outer_product(const float* v, const float* m, float* u, int tiles, i
 }
 
 template <typename T>
-int weight_gradient(const T* x, const T* dy, float* du, int N, int H, int W, int C, int K, int threads) {
+int weight_gradient(const T* x, const T* dy, float* du, double* db, int N, int H, int W, int C, int K, int threads) {
     const Tiles s(N, H, W, C, K, 1048576);
     const size_t step_v = (size_t)s.block * C + L, step_m = (size_t)s.block * K + L, size = (size_t)36 * C * K;
     int failed = 0;
@@ -357,12 +357,16 @@ int weight_gradient(const T* x, const T* dy, float* du, int N, int H, int W, int
 #pragma omp atomic write
             failed = 1;
         }
+        double* bias = db + (size_t)omp_get_thread_num() * K;
+        std::vector<float> part(K);  // of a block: few enough values to add in float32
         std::memset(own, 0, size * 4);
+        std::fill(bias, bias + K, 0.0);
 #pragma omp for schedule(static)
         for (long b = 0; b < s.blocks; b++) {
             if (!v) continue;
             const long first = b * s.block;
             const int here = (int)std::min<long>(s.block, s.count - first);
+            std::fill(part.begin(), part.end(), 0.f);
             for (int t = 0; t < here; t++) {
                 gather(s, x, C, first + t, v + (size_t)t * C, step_v);
                 const int top = s.top(first + t), left = s.left(first + t);
@@ -374,11 +378,16 @@ int weight_gradient(const T* x, const T* dy, float* du, int N, int H, int W, int
                             d[i * 4 + j] = top + i < H && left + j < W
                                                ? load(image + ((size_t)(top + i) * W + left + j) * K + k)
                                                : v16{};
+                    v16 sum = {};
+                    for (int i = 0; i < 4; i++)
+                        sum += (d[i * 4] + d[i * 4 + 1]) + (d[i * 4 + 2] + d[i * 4 + 3]);
+                    store(&part[k], load(&part[k]) + sum);
                     for (int j = 0; j < 4; j++) output_1d_back(d + j, 4, e + j, 4);
                     for (int i = 0; i < 6; i++) output_1d_back(e + i * 4, 1, o + i * 6, 1);
                     for (int f = 0; f < 36; f++) store(m + f * step_m + (size_t)t * K + k, o[f]);
                 }
             }
+            for (int k = 0; k < K; k++) bias[k] += part[k];
             for (int f = 0; f < 36; f++) {
                 float* uf = own + (size_t)f * C * K;
                 int k = 0;
@@ -407,14 +416,15 @@ int winograd_bf16(const uint16_t* x, const float* u, const float* bias, uint16_t
     return convolve(x, u, bias, y, N, H, W, C, K, threads);
 }
 
-// du[threads][36][C][K]: each thread's part of the gradient to the transformed filters.
-int winograd_weight_float(const float* x, const float* dy, float* du, int N, int H, int W, int C, int K, int threads) {
-    return weight_gradient(x, dy, du, N, H, W, C, K, threads);
+// du[threads][36][C][K], db[threads][K]: each thread's part of the gradients to the transformed filters and to the bias.
+int winograd_weight_float(const float* x, const float* dy, float* du, double* db, int N, int H, int W, int C, int K,
+                          int threads) {
+    return weight_gradient(x, dy, du, db, N, H, W, C, K, threads);
 }
 
-int winograd_weight_bf16(const uint16_t* x, const uint16_t* dy, float* du, int N, int H, int W, int C, int K,
-                         int threads) {
-    return weight_gradient(x, dy, du, N, H, W, C, K, threads);
+int winograd_weight_bf16(const uint16_t* x, const uint16_t* dy, float* du, double* db, int N, int H, int W, int C,
+                         int K, int threads) {
+    return weight_gradient(x, dy, du, db, N, H, W, C, K, threads);
 }
 
 void norm_act_float(const float* x, float* y, const float* gamma, const float* beta, float* running_mean,

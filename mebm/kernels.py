@@ -61,7 +61,7 @@ def library() -> ctypes.CDLL:
     pointer, number, real, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_long
     for kind in ("float", "bf16"):
         getattr(loaded, f"winograd_{kind}").argtypes = [pointer] * 4 + [number] * 6
-        getattr(loaded, f"winograd_weight_{kind}").argtypes = [pointer] * 3 + [number] * 6
+        getattr(loaded, f"winograd_weight_{kind}").argtypes = [pointer] * 4 + [number] * 6
         forward, backward = getattr(loaded, f"norm_act_{kind}"), getattr(loaded, f"norm_act_back_{kind}")
         forward.argtypes = [pointer] * 8 + [size, number, real, real, real, number]
         backward.argtypes = [pointer] * 9 + [size, number, real, number]
@@ -88,17 +88,17 @@ def winograd(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """Gradient to the filters, [K, C, 3, 3], of a convolution of x [N, C, H, W] whose result has the gradient dy."""
+def weight_gradients(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients to filters [K, C, 3, 3] and bias [K] of a convolution of x [N, C, H, W] whose result has gradient dy."""
     n, c, h, w = x.shape
     k, threads = dy.shape[1], torch.get_num_threads()
-    parts = torch.empty(threads, 36, c * k)
-    pointers = (x.data_ptr(), dy.data_ptr(), parts.data_ptr())
+    parts, bias = torch.empty(threads, 36, c * k), torch.empty(threads, k, dtype=torch.float64)
+    pointers = (x.data_ptr(), dy.data_ptr(), parts.data_ptr(), bias.data_ptr())
     if _of("winograd_weight", x)(*pointers, n, h, w, c, k, threads):
         raise MemoryError
     with torch.autocast("cpu", enabled=False):
         gradient = (_BOTH.T @ parts.sum(0)).view(3, 3, c, k).permute(3, 2, 0, 1)
-    return gradient.contiguous(memory_format=torch.channels_last)
+    return gradient.contiguous(memory_format=torch.channels_last), bias.sum(0).float()
 
 
 class _Convolution(torch.autograd.Function):
@@ -116,7 +116,7 @@ class _Convolution(torch.autograd.Function):
         dx = winograd(dy, mirrored, None) if ctx.needs_input_grad[0] else None
         if not ctx.trains:
             return dx, None, None, None, None
-        return dx, weight_gradient(more[0], dy), dy.sum((0, 2, 3), dtype=torch.float32), None, None
+        return dx, *weight_gradients(more[0], dy), None, None
 
 
 class Convolution(nn.Conv2d):
