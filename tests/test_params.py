@@ -96,7 +96,7 @@ def test_a_suite_may_hold_imported_runs_only(write, smoke_params):
 
 def test_analysed_runs_are_runs(write, smoke_params):
     smoke_params["suite"]["analysed"] = {"mjem": {"method": "other", "dataset": "digits"}}
-    with pytest.raises(ParamsError, match="suite.analysed.mjem: differs from runs.mjem"):
+    with pytest.raises(ParamsError, match=r"suite\.analysed\.mjem: differs from runs\.mjem"):
         params.load(write(smoke_params))
 
 

@@ -287,7 +287,14 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     smoke_params["sample"]["keep_ratio"] = 0.001
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     capsys.readouterr()
-    argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "none"), "--grid", str(tmp_path / "no.png")]
+    argv = [
+        "--checkpoint",
+        str(out / "checkpoint.pt"),
+        "--out",
+        str(tmp_path / "none"),
+        "--grid",
+        str(tmp_path / "no.png"),
+    ]
     assert sample.main([*common, *argv]) == 2
     assert "which keeps 0 images" in error_line(capsys.readouterr().err)
 
