@@ -89,7 +89,7 @@ def winograd(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def weight_gradients(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients to filters [K, C, 3, 3] and bias [K] of a convolution of x [N, C, H, W], from that of its result, dy."""
+    """Gradients to filters [K, C, 3, 3] and bias [K] of a convolution of x [N, C, H, W], from that to its result."""
     n, c, h, w = x.shape
     k, threads = dy.shape[1], torch.get_num_threads()
     parts, bias = torch.empty(threads, 36, c * k), torch.empty(threads, k, dtype=torch.float64)
