@@ -161,10 +161,11 @@ def compare(args, device, peaks, data, init, moments, network, depth, width, mod
     runs = {kind: training.Training(settings(**changes), data, init, device) for kind, changes in kinds.items()}
     plain = Baseline(settings(), data, *moments, device)
     times: dict[str, list[float]] = {"plain": [], **{kind: [] for kind in runs}}
-    for round_ in range(args.rounds + 2):  # the first two warm up
+    for round_ in range(args.rounds + 1):  # the first warms up
         for kind, step in (("plain", plain.step), *((kind, run.step) for kind, run in runs.items())):
+            once(device, step)  # after another kind, caches and the allocator are those of the other
             seconds = once(device, step)
-            if round_ >= 2:
+            if round_:
                 times[kind].append(seconds)
     cost = training_cost(settings(), data.shape, len(data), True)
     images, flops = cost.images / cost.iterations, cost.flops / cost.iterations
