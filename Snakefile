@@ -2,9 +2,11 @@
 # single stage, so that DVC decides what is stale, keeps what was made, and both engines make the same artifacts. A job
 # that starts although nothing changed costs a second: DVC restores its outputs from the cache.
 #   dataset, gaussian, features, reference, baseline   once a data set
+#   compared                                           once a set that models are only compared on
 #   train, curves                                      once a trained run
 #   import_checkpoint                                  once a checkpoint of the public release
 #   sample, quality, accuracy, summary                 once a run of either kind
+#   generate, pictures, neighbours, embedding, ood, calibration, robustness   once an analysed run
 #   tables, start                                      once a table, and once the table of initial distributions
 #   report                                             once
 import os

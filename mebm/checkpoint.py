@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mebm.data import ImageSet
+from mebm.data import ImageSet, check_labels
 from mebm.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.errors import CheckpointError, DataError, MebmError
+from mebm.errors import CheckpointError, MebmError
 from mebm.files import replacing, require
 
 FORMAT = "mebm checkpoint"
@@ -50,8 +50,7 @@ class Checkpoint:
             return ""
         if not len(test):
             return "no held-out images: all train"
-        if test.labels is None or test.n_classes > self.n_classes:
-            raise DataError(f"the held-out images' labels do not fit a classifier of {self.n_classes} classes")
+        check_labels(test, self.n_classes)
         return ""
 
 

@@ -48,6 +48,12 @@ class ImageSet:
         return ImageSet(self.images.to(device), labels, self.classes)
 
 
+def check_labels(test: ImageSet, n_classes: int) -> None:
+    """Raises DataError for held-out images whose labels are missing or beyond a classifier's classes."""
+    if test.labels is None or test.n_classes > n_classes:
+        raise DataError(f"the held-out images' labels do not fit a classifier of {n_classes} classes; give its own set")
+
+
 @contextmanager
 def writing_images(
     path: str | Path, shape: tuple[int, ...], labels: np.ndarray | None, classes: int | None = None

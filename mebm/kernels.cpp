@@ -81,13 +81,13 @@ inline void output_1d(const v16* m, int s, v16* o, int q) {  // A^T m
 template <typename T>
 void forward(const T* x, T* y, const float* gamma, const float* beta, float* running_mean, float* running_var,
              float* mean, float* invstd, long rows, int C, float momentum, float eps, float slope, int threads) {
-    std::vector<double> sums((size_t)threads * 2 * C, 0.0);
+    std::vector<double> sums((size_t)threads * 2 * C, 0.0);  // the system may grant fewer threads
     std::vector<float> scale(C), shift(C), first(C);
     for (int c = 0; c < C; c += L) store(&first[c], load(x + c));  // sums of differences from it lose no digits
 #pragma omp parallel num_threads(threads)
     {
-        int id = omp_get_thread_num();
-        long from = rows * id / threads, to = rows * (id + 1) / threads;
+        const int id = omp_get_thread_num(), granted = omp_get_num_threads();
+        const long from = rows * id / granted, to = rows * (id + 1) / granted;
         double* total = &sums[(size_t)id * 2 * C];
         for (long start = from; start < to; start += 256)
             for (int c = 0; c < C; c += L) {
@@ -147,8 +147,8 @@ void backward(const T* x, const T* dy, T* dx, const float* gamma, const float* b
     }
 #pragma omp parallel num_threads(threads)
     {
-        int id = omp_get_thread_num();
-        long from = rows * id / threads, to = rows * (id + 1) / threads;
+        const int id = omp_get_thread_num(), granted = omp_get_num_threads();
+        const long from = rows * id / granted, to = rows * (id + 1) / granted;
         double* total = &sums[(size_t)id * 2 * C];
         for (long start = from; start < to; start += 256)
             for (int c = 0; c < C; c += L) {
@@ -195,7 +195,6 @@ void backward(const T* x, const T* dy, T* dx, const float* gamma, const float* b
     }
 }
 
-// y[N][H][W][K] = x[N][H][W][C] * the filters whose transforms are u[36][C][K], plus bias[K] unless it is null.
 struct Tiles {  // of images [N][H][W]: four by four outputs each, in blocks that fit a cache
     int H, W, rows, columns, block;
     long count, blocks;
@@ -209,7 +208,7 @@ struct Tiles {  // of images [N][H][W]: four by four outputs each, in blocks tha
     long image(long tile) const { return tile / (rows * columns); }
 };
 
-// Images around tile `tile`, six by six with zeros outside, to v + f * step, f = 0..35.
+// One tile for `gather`; INSIDE: none of its six by six pixels lies outside the image.
 template <bool INSIDE, typename T>
 inline void gather_tile(const Tiles& s, const T* image, int top, int left, int C, float* v, size_t step) {
     for (int c = 0; c < C; c += L) {
@@ -359,8 +358,6 @@ int weight_gradient(const T* x, const T* dy, float* du, double* db, int N, int H
         }
         double* bias = db + (size_t)omp_get_thread_num() * K;
         std::vector<float> part(K);  // of a block: few enough values to add in float32
-        std::memset(own, 0, size * 4);
-        std::fill(bias, bias + K, 0.0);
 #pragma omp for schedule(static)
         for (long b = 0; b < s.blocks; b++) {
             if (!v) continue;
@@ -416,7 +413,8 @@ int winograd_bf16(const uint16_t* x, const float* u, const float* bias, uint16_t
     return convolve(x, u, bias, y, N, H, W, C, K, threads);
 }
 
-// du[threads][36][C][K], db[threads][K]: each thread's part of the gradients to the transformed filters and to the bias.
+// du[threads][36][C][K], db[threads][K]: each thread's part of the gradients to the transformed filters and to the bias,
+// zero before.
 int winograd_weight_float(const float* x, const float* dy, float* du, double* db, int N, int H, int W, int C, int K,
                           int threads) {
     return weight_gradient(x, dy, du, db, N, H, W, C, K, threads);

@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from functools import cache
@@ -53,10 +54,14 @@ def library() -> ctypes.CDLL:
     path = folder / f"kernels-{key}.so"
     if not path.is_file():
         with replacing(path) as temporary:
-            done = subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(temporary)], capture_output=True, text=True)
-            if done.returncode:
-                reason = " ".join(done.stderr.split())[:200]
-                raise ParamsError(f"train.kernels is native, but {compiler} fails ({reason}); set it to torch")
+            command = [*shlex.split(compiler), *FLAGS, str(SOURCE), "-o", str(temporary)]
+            try:
+                subprocess.run(command, capture_output=True, text=True, check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                reason = " ".join((getattr(error, "stderr", "") or str(error)).split())[:200]
+                raise ParamsError(
+                    f"train.kernels is native, but {compiler} fails ({reason}); set it to torch"
+                ) from error
     loaded = ctypes.CDLL(str(path))
     pointer, number, real, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_long
     for kind in ("float", "bf16"):
@@ -92,7 +97,7 @@ def weight_gradients(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients to filters [K, C, 3, 3] and bias [K] of a convolution of x [N, C, H, W], from that to its result."""
     n, c, h, w = x.shape
     k, threads = dy.shape[1], torch.get_num_threads()
-    parts, bias = torch.empty(threads, 36, c * k), torch.empty(threads, k, dtype=torch.float64)
+    parts, bias = torch.zeros(threads, 36, c * k), torch.zeros(threads, k, dtype=torch.float64)
     pointers = (x.data_ptr(), dy.data_ptr(), parts.data_ptr(), bias.data_ptr())
     if _of("winograd_weight", x)(*pointers, n, h, w, c, k, threads):
         raise MemoryError
@@ -139,6 +144,8 @@ class _NormAct(torch.autograd.Function):
     def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps, slope) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         n, c, h, w = x.shape
+        if n * h * w < 2:
+            raise ValueError(f"BatchNorm in training needs more than one value a channel, got {list(x.shape)}")
         y, mean, invstd = torch.empty_like(x), torch.empty(c), torch.empty(c)
         tensors = (x, y, weight, bias, running_mean, running_var, mean, invstd)
         numbers = (n * h * w, c, momentum, eps, slope, torch.get_num_threads())
@@ -168,7 +175,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def activated(self, x: Tensor, slope: float) -> Tensor:
         """LeakyReLU of the normalised x, [B, C, H, W]."""
-        if not self.training or x.dtype not in DTYPES:
+        if not (self.training and self.track_running_stats) or x.dtype not in DTYPES:
             return nn.functional.leaky_relu(self(x), slope)
         self.num_batches_tracked.add_(1)
         buffers = (self.running_mean, self.running_var)

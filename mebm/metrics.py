@@ -1,4 +1,4 @@
-"""Metrics: arrays in, floats out. Frechet distance, score of class probabilities, accuracy."""
+"""Metrics: arrays in, floats out. Frechet distance, score of class probabilities."""
 
 import numpy as np
 import torch
@@ -76,12 +76,3 @@ def inception_style_score(
         scores.append(terms.sum(1).mean().exp())
     scores = torch.stack(scores)
     return float(scores.mean()), float(scores.std(correction=0))
-
-
-def accuracy_and_loss(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Share of correct classes, in [0, 1], and the mean cross-entropy in nats, of logits [N, n_classes]."""
-    logits = logits.to(torch.float64)
-    if not bool(torch.isfinite(logits).all()):
-        raise MetricError("class logits are not finite")
-    correct = (logits.argmax(1) == labels).double().mean()
-    return float(correct), float(torch.nn.functional.cross_entropy(logits, labels))

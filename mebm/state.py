@@ -22,10 +22,13 @@ from mebm.errors import StateError
 ROOT = Path(".state")
 KEPT = 2
 _METHOD = (
+    "accuracy.py",
     "buffer.py",
     "data.py",
     "energy.py",
+    "evaluation.py",
     "gaussian.py",
+    "images.py",
     "kernels.cpp",
     "kernels.py",
     "loss.py",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mebm import parallel
+from mebm.accuracy import accuracy_and_loss
 from mebm.buffer import ReplayBuffer
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.energy import ARCHITECTURE, EnergyModel, build_model
@@ -16,7 +17,6 @@ from mebm.evaluation import score
 from mebm.gaussian import GaussianInit, UniformInit
 from mebm.kernels import use_native
 from mebm.loss import classification_term, generative_terms
-from mebm.metrics import accuracy_and_loss
 from mebm.params import Train
 from mebm.seeds import generator_for
 from mebm.sgld import sgld
@@ -479,6 +479,9 @@ def train_model(
             restarts = run.restarts
             if train.on_divergence == "stop" or restarts >= train.max_restarts:
                 raise
+            if states:
+                states.wait()
+            parallel.any_rank(False)  # none looks for a state before the last one is on disk
             record = states.back(drop=parallel.rank() == 0) if states else None
             run = Training(train, data, init, device)
             if record is not None:

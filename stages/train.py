@@ -18,7 +18,7 @@ from pathlib import Path
 from mebm import parallel
 from mebm.checkpoint import Checkpoint, save_checkpoint
 from mebm.cost import estimate
-from mebm.data import load_images, save_images, unit_to_bytes
+from mebm.data import check_labels, load_images, save_images, unit_to_bytes
 from mebm.devices import claim
 from mebm.errors import Diverged, ParamsError
 from mebm.files import read_json, sha256, write_json, write_text
@@ -71,14 +71,18 @@ def _train(args, settings, device, claimed: str | None) -> None:
     first = parallel.rank() == 0
     data = load_images(args.train)
     test = load_images(args.test, data.shape, allow_empty=True) if args.test else None
+    if test is not None and len(test) and train.pyx_weight:
+        check_labels(test, data.n_classes)
     init = load_init(train.init, args.gaussian, data.shape)
     _check_cost(settings, data, device, claimed)
 
     inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
+    inputs |= {"test": sha256(args.test)} if args.test else {}
     # Going on with another number of devices is allowed; it continues the run, with other chains.
     conditions = {
         "settings": train.model_dump(exclude={"devices"}),
         "threads": compute.cpu_threads,
+        "eval_batch_size": compute.eval_batch_size,
         "device": device.type,
     }
     key = run_key(**conditions, deterministic=compute.deterministic, inputs=inputs)

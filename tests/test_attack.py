@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from small_run import SmallRun, classifier, linear_model
 
+from mebm.accuracy import accuracy_and_loss
 from mebm.attack import UNITS, attack, direction, other_odds, project, survivors, unit_ball
 from mebm.data import bytes_to_unit
 from mebm.errors import MetricError
-from mebm.metrics import accuracy_and_loss
 from mebm.seeds import generator_for
 from stages import robustness
 

@@ -1,5 +1,7 @@
 """Scores of a model: what its own functions give, whatever the batches, and no trace left behind."""
 
+import shutil
+
 import pytest
 import torch
 from small_run import ARCHITECTURE
@@ -125,3 +127,16 @@ def test_dropout_stays_off_within_batch_statistics(images):
 
 def test_gradients_take_smaller_batches_but_never_none():
     assert [gradient_batch(n) for n in (1, 3, 4, 500)] == [1, 1, 1, 125]
+
+
+def test_batch_statistics_leave_a_model_with_native_kernels_as_it_was():
+    from mebm import kernels
+
+    if not shutil.which("g++"):
+        pytest.skip("no C++ compiler")
+    model = build_model((1, 16, 16), 10, depth=10, width=1)
+    kernels.use_native(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with batch_statistics(model):
+        model.energy(torch.rand(4, 1, 16, 16))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

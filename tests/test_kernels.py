@@ -1,7 +1,10 @@
 """Our own CPU kernels against PyTorch in float64, and against values of the published release."""
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,4 +180,36 @@ def test_without_a_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(ParamsError, match="false fails"):
         kernels.library.__wrapped__()
+    monkeypatch.setenv("CXX", "no-such-compiler --fast")
+    with pytest.raises(ParamsError, match="no-such-compiler --fast fails"):
+        kernels.library.__wrapped__()
     assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+def test_too_few_values_are_an_error_as_they_are_for_pytorch():
+    model = nn.Sequential(nn.BatchNorm2d(16))
+    kernels.use_native(model)
+    for shape in ((0, 16, 4, 4), (1, 16, 1, 1)):
+        with pytest.raises(ValueError, match="more than one value"):
+            model[0].activated(torch.zeros(shape), 0.2)
+
+
+@needs_compiler
+def test_fewer_threads_than_asked_for_give_the_same_numbers():
+    """OpenMP may grant fewer: then each does more."""
+    code = (
+        "import torch; from torch import nn; from mebm import kernels; torch.manual_seed(0); torch.set_num_threads(4)\n"
+        "m = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)); kernels.use_native(m)\n"
+        "x = torch.randn(3, 16, 9, 9, requires_grad=True)\n"
+        "y = m[1].activated(m[0](x), 0.2); (y**3).sum().backward()\n"
+        "print(*(float(v.double().abs().sum()) for v in (y, x.grad, m[0].weight.grad, m[0].bias.grad, m[1].bias.grad)))"
+    )
+
+    def numbers(**environment: str) -> list[float]:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )
+        return [float(word) for word in done.stdout.split()]
+
+    assert numbers(OMP_THREAD_LIMIT="1") == pytest.approx(numbers(), rel=1e-3, abs=1e-2)

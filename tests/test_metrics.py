@@ -6,11 +6,12 @@ import pytest
 import smoke
 import torch
 
+from mebm.accuracy import accuracy_and_loss
 from mebm.data import ImageSet
 from mebm.errors import CheckpointError, DataError, MetricError
 from mebm.features import extract, load_network, save_network, train_classifier
 from mebm.files import write_json
-from mebm.metrics import accuracy_and_loss, frechet_distance, inception_style_score
+from mebm.metrics import frechet_distance, inception_style_score
 
 
 def random_cov(seed: int, d: int = 6) -> torch.Tensor:

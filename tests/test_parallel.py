@@ -126,3 +126,14 @@ def test_a_batch_that_cannot_be_shared_is_named(folder):
     assert process.returncode != 0
     assert "error: train.batch_size is 7, which 2 processes cannot share evenly" in text
     assert not (folder / "out").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_together_and_end_together(folder):
+    write(folder, 2, lr=1e9, warmup_iters=0, norm="none", on_divergence="restart", max_restarts=2, save_every=1)
+    process = train(folder, "out")
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert "restart 1 of 2" in text
+    assert "training diverged in iteration" in text
+    assert not (folder / "out" / "checkpoint.pt").exists()

@@ -12,6 +12,7 @@ import smoke
 import torch
 import yaml
 
+from mebm.data import save_images
 from mebm.params import load
 from stages import (
     accuracy,
@@ -164,7 +165,7 @@ def test_truncated_checkpoint(made, run_stage, tmp_path):
     whole = (made / "results" / "mjem" / "train" / "checkpoint.pt").read_bytes()
     cut = tmp_path / "cut.pt"
     cut.write_bytes(whole[: len(whole) // 2])
-    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out")
+    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out", "--grid", tmp_path / "g.png")
     assert status == 1
     assert "cut.pt: is not a readable checkpoint" in error_line(err)
     assert not (tmp_path / "out").exists()
@@ -176,7 +177,8 @@ def test_checkpoint_that_is_a_pickle_is_not_executed(made, run_stage, tmp_path):
             return os.mkdir, (str(tmp_path / "executed"),)
 
     torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
-    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", tmp_path / "bomb.pt", "--out", tmp_path / "out")
+    to = ("--out", tmp_path / "out", "--grid", tmp_path / "g.png")
+    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", tmp_path / "bomb.pt", *to)
     assert status == 1
     assert "bomb.pt" in error_line(err)
     assert not (tmp_path / "executed").exists()
@@ -431,3 +433,17 @@ def test_training_again_goes_on_and_restart_starts_over(made, smoke_params, tmp_
         results.append((tmp_path / name / "checkpoint.pt").read_bytes())
     assert results[0] == results[1] == results[2]
     assert (tmp_path / "logs" / "train.mebm.csv").read_text() == (tmp_path / "one" / "log.csv").read_text()
+
+
+def test_held_out_labels_that_do_not_fit_are_told_before_training(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "test.npz"))
+    for name, labels in (("other", arrays["labels"] + 5), ("none", None)):
+        save_images(tmp_path / f"{name}.npz", arrays["images"], labels)
+        status, err = run_stage(
+            train,
+            *("--run", "mjem", "--train", made / "data" / "train.npz", "--test", tmp_path / f"{name}.npz"),
+            *("--gaussian", made / "data" / "gaussian.npz", "--out", tmp_path / "train"),
+        )
+        assert status == 1
+        assert "labels do not fit a classifier of 10 classes" in error_line(err)
+        assert not (tmp_path / "train").exists()
