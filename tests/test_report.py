@@ -75,7 +75,10 @@ def build(folder: Path, content: dict | None = None) -> Path:
         write_json(made / "calibration" / "metrics.json", {**record, "test_sha256": "ab" * 32})
         with figure(made / "calibration" / "figures" / "reliability.svg") as axes:
             axes.plot([0, 1], [0, 1])
-        write_json(made / "generate" / "metrics.json", {"status": "ok", "fcd": 3.0, "warning": "few <images>"})
+        record = {"status": "ok", "fcd": 3.0, "class_shares": [0.101] * 10, "warning": "few <images>"}
+        write_json(made / "generate" / "metrics.json", record)
+        save_grid(made / "pictures" / "figures" / "best_by_energy.png", pictures(100), 10)
+        write_json(made / "pictures" / "metrics.json", {"status": "ok", "energy_mean": 0.5})
         for step in range(0, 100, 10):
             save_grid(made / "generate" / "figures" / f"steps_{step:04d}.png", pictures(100, step), 10)
         write_json(made / "robustness" / "metrics.json", {"status": NO_CLASSIFIER})
@@ -187,7 +190,7 @@ def test_what_was_run(page):
 
 def test_what_is_missing_says_why(page):
     text = text_of(page)
-    assert text.count("Not here: not run.") == 3  # pictures, neighbours, ood
+    assert text.count("Not here: not run.") == 2  # neighbours, ood
     assert "Not here: embedding failed: out of memory." in text
     assert "There is no picture curve.svg." in text  # of an analysis that was run
     assert "The suite does not list this run as analysed." in text
