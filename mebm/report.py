@@ -107,8 +107,9 @@ class Analysis(Source):
     @property
     def conditions(self) -> list[tuple[str, str]]:
         kept = {key: value for key, value in (self.record or {}).items() if self._is_condition(key, value)}
+        hashes = {path: value for path, value in flat(self.found).items() if path.endswith("sha256")}
         hidden = ("status", "warning")
-        return [(label(key), shown(value)) for key, value in flat(kept).items() if key not in hidden]
+        return [(label(key), shown(value)) for key, value in (flat(kept) | hashes).items() if key not in hidden]
 
     def says_only_why(self, figure: Figure) -> bool:
         """Whether a picture only holds the status as text."""
@@ -209,12 +210,32 @@ def read_table(path: Path) -> Table:
 
 
 def flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries as one: {"a": {"b": 1}} becomes {"a.b": 1}. Lists stay."""
+    """Nested dictionaries as one: {"a": {"b": 1}} becomes {"a.b": 1}.
+
+    A list of dictionaries that all start with the same key, each with another plain value of it, is taken apart by that
+    value: {"a": [{"at": 0.5, "b": 1}]} becomes {"a[at 0.5].b": 1}. Other lists stay.
+    """
     values: dict[str, Any] = {}
     for key, value in record.items():
-        inner = flat(value) if isinstance(value, dict) else None
-        values |= {key: value} if inner is None else {f"{key}.{path}": item for path, item in inner.items()}
+        if isinstance(value, dict):
+            values |= {f"{key}.{path}": item for path, item in flat(value).items()}
+        elif names := _names(value):
+            for name, item in zip(names, value, strict=True):
+                rest = dict(list(item.items())[1:])
+                values |= {f"{key}[{name}].{path}": inner for path, inner in flat(rest).items()}
+        else:
+            values[key] = value
     return values
+
+
+def _names(value: Any) -> list[str]:
+    """What tells the dictionaries of a list apart, such as "radius 8"; empty for anything else."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) and item for item in value):
+        return []
+    first = [next(iter(item.items())) for item in value]
+    names = [f"{key} {shown(item)}" for key, item in first if isinstance(item, (str, int, float))]
+    unlike = len(set(names)) == len(value) and len({key for key, _ in first}) == 1
+    return names if unlike else []
 
 
 def tables_of(record: dict[str, Any], within: str = "") -> list[Table]:
@@ -222,8 +243,10 @@ def tables_of(record: dict[str, Any], within: str = "") -> list[Table]:
 
     Single numbers share one table. Dictionaries side by side that have a key in common become a table with a row for
     each; lists of equal length side by side, or a list of dictionaries, a table with a row for each item. Anything
-    deeper is taken level by level, with the names of the levels above in its rows.
+    deeper is taken level by level, with the names of the levels above in its rows. A status that is "ok" and hashes are
+    no numbers: they are left out, unless another status of the same column is not "ok".
     """
+    record = {key: value for key, value in record.items() if not _is_formal(key, [value])}
     single: list[tuple[str, str]] = []
     deeper: list[Table] = []
     groups = {key: value for key, value in record.items() if isinstance(value, dict)}
@@ -233,26 +256,40 @@ def tables_of(record: dict[str, Any], within: str = "") -> list[Table]:
     for key, value in record.items():
         path = f"{within}.{key}" if within else key
         if key in groups and not common:
-            if value in leaves and len(value) > 2:
-                deeper.append(Table((label(path), "value"), tuple((label(n), shown(v)) for n, v in value.items())))
+            numbers = {name: item for name, item in value.items() if not _is_formal(name, [item])}
+            if value in leaves and len(numbers) > 2:
+                deeper.append(Table((label(path), "value"), tuple((label(n), shown(v)) for n, v in numbers.items())))
             elif value in leaves:
-                single += [(label(f"{path}.{name}"), shown(item)) for name, item in value.items()]
+                single += [(label(f"{path}.{name}"), shown(item)) for name, item in numbers.items()]
             else:
                 deeper += tables_of(value, path)
-        elif key in columns and value and all(isinstance(item, dict) for item in value):
-            names = tuple(dict.fromkeys(name for item in value for name in item))
+        elif key in columns and _columns(value):
+            names = _columns(value)
             rows = tuple(tuple(shown(item.get(name)) for name in names) for item in value)
-            deeper.append(Table(tuple(map(label, names)), rows))
+            # the first column says what the table is of
+            deeper.append(Table((label(f"{path}.{names[0]}"), *map(label, names[1:])), rows))
         elif key not in groups and not (key in columns and _side_by_side(columns)):
             single.append((label(path), shown(value)))
-    if common:
-        names = tuple(dict.fromkeys(name for value in groups.values() for name in value))
+    if common and (names := _columns(list(groups.values()))):
         rows = tuple((label(key), *(shown(value.get(name)) for name in names)) for key, value in groups.items())
         deeper.insert(0, Table((label(within), *map(label, names)), rows))
     if _side_by_side(columns):
         rows = tuple(tuple(map(shown, row)) for row in zip(*columns.values(), strict=True))
         deeper.insert(0, Table(tuple(label(f"{within}.{key}" if within else key) for key in columns), rows))
     return ([Table(("", "value"), tuple(single))] if single else []) + deeper
+
+
+def _columns(items: list) -> tuple[str, ...]:
+    """The keys of dictionaries that become columns of one table; none where anything else is among them."""
+    if not all(isinstance(item, dict) for item in items):
+        return ()
+    names = dict.fromkeys(name for item in items for name in item)
+    return tuple(name for name in names if not _is_formal(name, [item[name] for item in items if name in item]))
+
+
+def _is_formal(key: str, values: list) -> bool:
+    """Whether the values of a key are hashes, or statuses that are all "ok"."""
+    return key.endswith("sha256") or (key == "status" and all(value == "ok" for value in values))
 
 
 def _side_by_side(columns: dict[str, list]) -> bool:
@@ -263,7 +300,8 @@ def _side_by_side(columns: dict[str, list]) -> bool:
 
 def label(path: str) -> str:
     """The path of a number in words: before.adaptive_ece becomes "before, adaptive ECE"."""
-    parts = path.removesuffix(".value").split(".")
+    found = re.findall(r"\[(.*?)\]|([^.\[]+)", path.removesuffix(".value"))
+    parts = [name or key for name, key in found]
     return ", ".join(NAMES.get(part, " ".join(ACRONYMS.get(word, word) for word in part.split("_"))) for part in parts)
 
 

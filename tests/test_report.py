@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from mebm.errors import DataError
 from mebm.files import write_json
 from mebm.images import save_grid
 from mebm.plots import figure, message
-from mebm.report import Table, flat, label, read_table, shown, tables_of
+from mebm.report import TEMPLATE, Analysis, Table, flat, label, read_table, shown, tables_of
 from stages import params, report, start, summary, tables
 
 NO_CLASSIFIER = "no classifier: pyx_weight is 0"
@@ -60,9 +61,8 @@ def build(folder: Path, content: dict | None = None) -> Path:
         if name in suite["trained"]:
             made = results / "analyses" / name / "curves"
             best = {"value": 0.9, "epoch": 1} if classifies else {"value": None, "epoch": None}
-            write_json(
-                made / "metrics.json", {"status": "ok", "final": {"energy_gap": -0.5}, "best": {"accuracy": best}}
-            )
+            final = {"energy_gap": -0.5, "accuracy": best["value"]}
+            write_json(made / "metrics.json", {"status": "ok", "final": final, "best": {"accuracy": best}})
             for drawn in ("curves", "quality"):
                 with figure(made / "figures" / f"{drawn}.svg", 1, 2, (8.5, 3)) as axes:
                     axes[0].plot([0, 1], [1, 0])
@@ -75,7 +75,10 @@ def build(folder: Path, content: dict | None = None) -> Path:
         write_json(made / "calibration" / "metrics.json", {**record, "test_sha256": "ab" * 32})
         with figure(made / "calibration" / "figures" / "reliability.svg") as axes:
             axes.plot([0, 1], [0, 1])
-        write_json(made / "generate" / "metrics.json", {"status": "ok", "fcd": 3.0, "warning": "few <images>"})
+        record = {"status": "ok", "fcd": 3.0, "class_shares": [0.101] * 10, "warning": "few <images>"}
+        write_json(made / "generate" / "metrics.json", record)
+        save_grid(made / "pictures" / "figures" / "best_by_energy.png", pictures(100), 10)
+        write_json(made / "pictures" / "metrics.json", {"status": "ok", "energy_mean": 0.5})
         for step in range(0, 100, 10):
             save_grid(made / "generate" / "figures" / f"steps_{step:04d}.png", pictures(100, step), 10)
         write_json(made / "robustness" / "metrics.json", {"status": NO_CLASSIFIER})
@@ -187,7 +190,7 @@ def test_what_was_run(page):
 
 def test_what_is_missing_says_why(page):
     text = text_of(page)
-    assert text.count("Not here: not run.") == 3  # pictures, neighbours, ood
+    assert text.count("Not here: not run.") == 2  # neighbours, ood
     assert "Not here: embedding failed: out of memory." in text
     assert "There is no picture curve.svg." in text  # of an analysis that was run
     assert "The suite does not list this run as analysed." in text
@@ -219,6 +222,86 @@ def test_the_overview_holds_the_numbers_that_blocks_name(page):
     assert '<th scope="row">final, energy gap</th><td class="number">−0.5</td>' in rows
     assert "<li>Accuracy under attack, mjem: no classifier: pyx_weight is 0</li>" in rows
     assert "NLL" not in rows
+
+
+# The numbers of each stage's records as it writes them: on the small classifier's features, and on Inception's.
+SCORE = {"auroc": 0.5, "average_precision": 0.5, "fpr_at_95_tpr": 0.9, "status": "ok"}
+QUALITY = {"accuracy": 0.9, "confidence": 0.8, "ece": 0.1, "adaptive_ece": 0.1, "nll": 0.3, "brier": 0.2}
+NEAR = {"mean": 2.0, "median": 2.0, "smallest": 1.0}
+BEST = {"value": 0.5, "epoch": 15}
+RECORDS = {
+    "curves": [
+        {
+            "final": {"energy_gap": -0.01, "grad_norm": 0.2, "accuracy": 0.9, "test_loss": 0.1, name: 0.5, score: 6.0},
+            "best": {"accuracy": BEST, "test_loss": BEST, name: BEST, score: BEST},
+        }
+        for name, score in (("fcd", "classifier_score"), ("fid", "is_mean"))
+    ],
+    "generate": [
+        {"best_step": 90, "best_distance": 0.8, "energy_mean": -0.1, name: 0.8, score: 5.5, "class_shares": [0.5, 0.5]}
+        for name, score in (("fcd", "classifier_score"), ("fid", "is_mean"))
+    ],
+    "pictures": [{"energy_mean": 0.1, "energy_std": 0.1, "class_entropy": 2.3, "mean_probability": 0.9}],
+    "neighbours": [
+        {space: {"distance": "Euclidean", "samples": NEAR, "references": NEAR, "copies": 0}}
+        for space in ("pixels", "features")
+    ],
+    "embedding": [
+        {
+            "sources": {"buffer_near_data": 0.5, "knn_accuracy": 0.6, "silhouette": 0.01},
+            "classes": {"status": "ok", "n_classes": 10, "knn_accuracy": 0.9, "silhouette": 0.5},
+            "intrusion": {"status": "ok", "buffer": 0.07, "data": 0.02},
+            "energy": {"data": {"mean": 0.1, "std": 0.1}},
+        }
+    ],
+    "ood": [
+        {
+            "in_distribution": {"n_images": 500, "energy_mean": 0.1, "energy_std": 0.1},
+            "others": {"digits": {"status": "ok", "sha256": "cd" * 32, "n_images": 500, "energy_mean": 0.8}},
+            "negative_energy": {"digits": SCORE, "noise": SCORE},
+        }
+    ],
+    "calibration": [{"all": QUALITY, "temperature": 1.04, "before": QUALITY, "after": QUALITY}],
+    "robustness": [
+        {
+            "clean_accuracy": 0.98,
+            "linf": [{"radius": 8.0, "accuracy": 0.96}, {"radius": 16.0, "accuracy": 0.78}],
+            "l2": [{"radius": 0.5, "accuracy": 0.79}, {"radius": 1.0, "accuracy": 0.13}],
+        }
+    ],
+}
+
+
+def test_every_number_that_a_block_names_is_one_that_its_stage_writes():
+    template = TEMPLATE.read_text(encoding="utf-8")
+    blocks = re.findall(r'block\(run, "(\w+)", "[^"]+", \(([^)]*)\)\)', template)
+    assert {stage for stage, _ in blocks} == set(RECORDS), "a block and an example of its stage's record go together"
+    for stage, keys in blocks:
+        numbers = {path for record in RECORDS[stage] for path, value in flat(record).items() if type(value) is not list}
+        for key in re.findall(r'"([^"]+)"', keys):
+            assert any(fnmatch(path, key) for path in numbers), f"{stage}: nothing is called {key}"
+
+
+def test_the_tables_of_an_attack_say_their_norm_and_sets_leave_hashes_to_the_conditions(tmp_path):
+    for stage in ("robustness", "ood"):
+        record = {"status": "ok", "seed": 0, **RECORDS[stage][0]}
+        write_json(tmp_path / stage / "metrics.json", record)
+    attack, others = (
+        Analysis(tmp_path / stage, tmp_path / "page", "", "", set(), "") for stage in ("robustness", "ood")
+    )
+    assert [table.head for table in attack.tables[1:]] == [("L∞, radius", "accuracy"), ("L2, radius", "accuracy")]
+    words = [cell for table in others.tables for cells in (table.head, *table.rows) for cell in cells]
+    assert "ok" not in words
+    assert not any("sha256" in word or "cdcd" in word for word in words)
+    assert ("others, digits, sha256", "cd" * 6) in others.conditions
+
+
+def test_what_was_not_measured_is_not_in_a_caption(page):
+    text = text_of(page)
+    start = {name: text.index(f'id="{name}-curves"') for name in ("mebm", "mjem")}
+    assert "Held-out accuracy, and distance and score of chains" in text[start["mjem"] :][:4000]
+    assert "Distance and score of chains" in text[start["mebm"] :][:4000]
+    assert "eld-out accuracy" not in text[start["mebm"] :][:4000]
 
 
 def test_same_results_same_bytes_but_for_the_hours(tree, page):
@@ -299,7 +382,19 @@ def test_an_analysis_without_a_block_is_shown_all_the_same(tmp_path, monkeypatch
             {"linf": {"radius": [8.0, 16.0], "accuracy": [0.5, 0.25]}},
             [Table(("L∞, radius", "L∞, accuracy"), (("8", "0.5"), ("16", "0.25")))],
         ),
-        ({"rows": [{"set": "a", "n": 1}, {"set": "b"}]}, [Table(("set", "n"), (("a", "1"), ("b", "–")))]),
+        ({"rows": [{"set": "a", "n": 1}, {"set": "b"}]}, [Table(("rows, set", "n"), (("a", "1"), ("b", "–")))]),
+        ({"l2": [{"radius": 0.5, "accuracy": 1}]}, [Table(("L2, radius", "accuracy"), (("0.5", "1"),))]),
+        (
+            {"a": {"n": 1, "status": "ok", "sha256": "ab"}, "b": {"n": 2, "status": "ok"}},
+            [Table(("", "n"), (("a", "1"), ("b", "2")))],
+        ),
+        (
+            {"a": {"n": 1, "status": "ok"}, "b": {"n": None, "status": "none"}},
+            [Table(("", "n", "status"), (("a", "1", "ok"), ("b", "–", "none")))],
+        ),
+        ({"a": {"status": "ok", "n": 1}, "b": 2}, [Table(("", "value"), (("a, n", "1"), ("b", "2")))]),
+        ({"a": {"status": "none"}, "b": 2}, [Table(("", "value"), (("a, status", "none"), ("b", "2")))]),
+        ({"a": {"status": "ok"}, "b": {"status": "ok"}}, []),
         ({"one": [1, 2], "two": [3]}, [Table(("", "value"), (("one", "1, 2"), ("two", "3")))]),
         ({"deep": {"a": {"b": {"c": 1}}}}, [Table(("", "value"), (("deep, a, b, c", "1"),))]),
         ({"best": {"x": 1, "y": 2, "z": 3}}, [Table(("best", "value"), (("x", "1"), ("y", "2"), ("z", "3")))]),
@@ -337,6 +432,11 @@ def test_words_for_values():
     assert label("before.adaptive_ece") == "before, adaptive ECE"
     assert label("best.fcd.value") == "best, fcd"
     assert flat({"a": {"b": {"c": 1}}, "d": [1]}) == {"a.b.c": 1, "d": [1]}
+    radii = {"l2": [{"radius": 0.5, "accuracy": 1}, {"radius": 1.0, "accuracy": 0}]}
+    assert flat(radii) == {"l2[radius 0.5].accuracy": 1, "l2[radius 1].accuracy": 0}
+    assert label("l2[radius 0.5].accuracy") == "L2, radius 0.5, accuracy"
+    for unnamed in ([{"a": 1}, {"a": 1}], [{"a": 1}, {"b": 2}], [{"a": None, "b": 1}], [{}], []):
+        assert flat({"x": unnamed}) == {"x": unnamed}
     values = {None: "–", -1234567: "−1\u202f234\u202f567", 0.000123456: "0.0001235", -2.0: "−2", "ok": "ok"}
     assert {value: shown(value) for value in values} == values
     assert (shown(True), shown([]), shown({"a": 1}), shown("0f" * 32)) == ("yes", "–", "a 1", "0f0f0f0f0f0f")

@@ -130,6 +130,20 @@ def test_it_fits_every_width_and_both_colour_schemes(page, width, scheme):
     assert (card == "rgb(255, 255, 255)") == (scheme == "dark")  # figures are drawn in dark ink
 
 
+def test_on_a_phone_lists_wrap_and_text_in_pictures_is_not_shrunk(page):
+    page.emulate(390, 800)
+    edges = page.run(
+        "return [...document.querySelectorAll('#mjem-generate td')].map(cell => cell.getBoundingClientRect().right)"
+    )
+    assert edges
+    assert max(edges) <= 390
+    drawn = page.run(
+        "const image = document.querySelector('#mjem-pictures img');"
+        "return [image.getBoundingClientRect().width, getComputedStyle(image).imageRendering]"
+    )
+    assert drawn == [640, "auto"]
+
+
 def test_print_has_no_buttons_and_starts_a_run_on_a_page_of_its_own(page, tmp_path):
     page.emulate(760, 1000, media="print")
     shown = page.run(
