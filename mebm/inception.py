@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mebm.download import RemoteFile, obtain
 from mebm.errors import CheckpointError, DataError
-from mebm.files import sha256
+from mebm.files import sha256, unreadable
 from mebm.params import Features
 
 SIZE = 299
