@@ -9,7 +9,7 @@ from torch import Tensor
 from mebm.data import ImageSet, check_labels
 from mebm.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.errors import CheckpointError, MebmError
-from mebm.files import replacing, require
+from mebm.files import replacing, require, unreadable
 
 FORMAT = "mebm checkpoint"
 VERSION = 2
@@ -82,11 +82,12 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     Raises CheckpointError for a file that is truncated, of another format or version, whose weights do not fit its
     own settings, or whose buffer is not images in [-1, 1].
     """
-    record = _read(path, "delete it and train again")
+    advice = "give another file, or train the run again"
+    record = _read(path, advice)
     if not isinstance(record, dict) or record.get("format") != FORMAT or set(record) != _KEYS:
-        raise CheckpointError(f"{path}: is not a checkpoint of this project; train again")
+        raise CheckpointError(f"{path}: is not a checkpoint of this project; {advice}")
     if record["version"] != VERSION:
-        raise CheckpointError(f"{path}: has format version {record['version']}, expected {VERSION}; train again")
+        raise CheckpointError(f"{path}: has format version {record['version']}, expected {VERSION}; {advice}")
     settings, buffer = record["train"], record["replay_buffer"]
     try:
         model = build_model(
@@ -98,7 +99,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     except (RuntimeError, KeyError, MebmError) as error:
         raise CheckpointError(f"{path}: weights do not fit: {' '.join(str(error).split())[:300]}") from error
     if tuple(buffer.shape[1:]) != tuple(record["shape"]) or not bool((buffer.abs() <= 1).all()):
-        raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; train again")
+        raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; {advice}")
     counts = (record["n_classes"], record["iterations"], record["restarts"])
     return Checkpoint(model.to(device).eval(), buffer, settings, tuple(record["shape"]), *counts)
 
@@ -149,9 +150,7 @@ def _read(path: str | Path, advice: str) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise CheckpointError(
-            f"{path}: is not a readable checkpoint ({' '.join(str(error).split())[:120]}); {advice}"
-        ) from error
+        raise CheckpointError(f"{path}: is not a readable checkpoint ({unreadable(error)}); {advice}") from error
 
 
 def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

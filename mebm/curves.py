@@ -35,14 +35,20 @@ def read_epochs(path: str | Path) -> pd.DataFrame:
 
 def _read(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
     require(path)
+    advice = "give the one that training wrote, or train the run again"
     try:
         table = pd.read_csv(path)
-        if not len(table):
-            raise ValueError("it has no rows")
+    except ValueError as error:  # pandas' own, and text that is not UTF-8
+        raise DataError(f"{path}: is not a {what} (it is no table); {advice}") from error
+    if lacking := [name for name in columns if name not in table]:
+        raise DataError(f"{path}: is not a {what} (it lacks the column {lacking[0]}); {advice}")
+    if not len(table):
+        raise DataError(f"{path}: is not a {what} (it has no rows); {advice}")
+    try:
         whole = {name: int for name in ("iteration", "epoch") if name in columns}
         return table.astype({**dict.fromkeys(columns, float), **whole})
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path}: is not a {what} ({error}); train the run again") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not a {what} (a value is not a number); {advice}") from error
 
 
 def snapshots(folder: str | Path) -> dict[int, Path]:

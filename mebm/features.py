@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.errors import CheckpointError, DataError
-from mebm.files import read_npz, replacing, require
+from mebm.files import read_npz, replacing, require, unreadable
 from mebm.gaussian import StreamingMoments
 from mebm.inception import InceptionFeatures
 from mebm.params import Features
@@ -106,8 +106,8 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Featur
             network.load_state_dict(record["model_state_dict"])
     except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
         raise CheckpointError(
-            f"{path}: is not a readable feature network ({' '.join(str(error).split())[:120]}); delete it and run the "
-            "features stage again"
+            f"{path}: is not a readable feature network ({unreadable(error)}); give another file, or make it again "
+            "with the features stage"
         ) from error
     return network.to(device).eval()
 

@@ -56,7 +56,9 @@ def read_json(path: str | Path) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}); delete it and run the pipeline again") from error
+        raise DataError(
+            f"{path}: is not valid JSON ({error}); give another file, or make it again with its stage"
+        ) from error
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
@@ -78,15 +80,21 @@ def read_npz(path: str | Path, *names: str, optional: tuple[str, ...] = ()) -> d
             if missing:
                 raise DataError(
                     f"{path}: lacks the array {missing[0]!r} (found: {', '.join(archive.files) or 'none'}); "
-                    "delete it and run the pipeline again"
+                    "give another file, or make it again with its stage"
                 )
             return {name: archive[name] for name in (*names, *optional) if name in archive.files}
     except DataError:
         raise
     except Exception as error:  # numpy and zipfile raise many types for a damaged file
         raise DataError(
-            f"{path}: is not a readable .npz archive ({error}); delete it and run the pipeline again"
+            f"{path}: is not a readable .npz archive ({unreadable(error)}); give another file, or make it again "
+            "with its stage"
         ) from error
+
+
+def unreadable(error: Exception) -> str:
+    """Why a file could not be read, in words of ours: libraries guess at other causes, such as their own versions."""
+    return getattr(error, "strerror", None) or "it is damaged, or not a file of this format"
 
 
 def require(path: str | Path) -> Path:

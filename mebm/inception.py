@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mebm.download import RemoteFile, obtain
 from mebm.errors import CheckpointError, DataError
-from mebm.files import sha256
+from mebm.files import sha256, unreadable
 from mebm.params import Features
 
 SIZE = 299
@@ -125,5 +125,5 @@ def read_weights(settings: Features) -> tuple[dict[str, Tensor], str]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise DataError(f"{path}: is not a readable weight file ({' '.join(str(error).split())[:120]})") from error
+        raise DataError(f"{path}: is not a readable weight file ({unreadable(error)}); give another one") from error
     return state, sha256(path)

@@ -130,4 +130,6 @@ def energy_range(energies: list[np.ndarray]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = ends[0]
     room = 6 * max(high - low, 1e-6 * max(abs(low), abs(high), 1.0))
-    return float(max(min(e[0] for e in ends), low - room)), float(min(max(e[1] for e in ends), high + room))
+    low, high = float(max(min(e[0] for e in ends), low - room)), float(min(max(e[1] for e in ends), high + room))
+    half = 0 if high > low else max(0.5, 1e-3 * abs(low))  # an axis has a length, also where all energies are equal
+    return low - half, high + half

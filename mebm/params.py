@@ -676,4 +676,8 @@ def _explain(error: dict, section: type[Section]) -> str:
         return f"unknown key; known: {', '.join(section.model_fields)}"
     if error["type"] == "missing":
         return "missing; every value is written in the file"
+    if error["type"] == "list_type":
+        value = error["input"]
+        example = value if isinstance(value, str | int | float) else "a, b"
+        return f"is {value!r}: expected a list, which is written [{example}]"
     return f"is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

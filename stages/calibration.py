@@ -36,8 +36,8 @@ def work(args, settings) -> None:
     record |= {"checkpoint_sha256": sha256(args.checkpoint), "test_sha256": sha256(args.test)}
     path = args.out / "figures" / "reliability.svg"
     if reason := checkpoint.no_classifier(test):
-        write_json(args.out / "metrics.json", record | {"status": reason})
         message(path, reason)
+        write_json(args.out / "metrics.json", record | {"status": reason})
         return
     logits = score(checkpoint.model, test.images, settings.compute.eval_batch_size).logits.numpy()
     labels = test.labels.numpy()
@@ -52,8 +52,8 @@ def work(args, settings) -> None:
         record |= {"temperature": None, "temperature_status": str(error)}
     for name in TITLES:
         record[name] = scores(sets[name], labels[scored], wanted.n_bins) if name in sets else None
-    write_json(args.out / "metrics.json", record)
     draw(path, {name: reliability(values, labels[scored], wanted.n_bins) for name, values in sets.items()}, record)
+    write_json(args.out / "metrics.json", record)
     errors = ", ".join(f"{TITLES[name]} {record[name]['ece']:.4f}" for name in sets)
     cli.log.info("%s: ECE of %d images: %s", settings.name, len(scored), errors)
 

@@ -44,7 +44,7 @@ def analysis(stage: str, description: str, argv: list[str] | None, **inputs: str
     file = _known(result, argv).params
     for name, text in inputs.items():
         result.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{text} (the run's own)")
-    result.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    result.add_argument("--out", type=str, required=True, metavar="DIR", help="folder to write")
     fields = params.SECTIONS[stage].model_fields if stage in params.SECTIONS else {}
     try:
         shared, said = (params.load(file).shared(stage), params.comments(file, stage)) if fields else ({}, {})
@@ -70,8 +70,17 @@ def _yaml(value: object) -> str:
 
 def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: params.Params) -> None:
     """Fill in what an analysis was not told: paths of the run; and lay its own parameters over those of the file."""
-    if any(getattr(args, name) is None for name in args.inputs):
-        options = Graph(args.params.parent / "dvc.yaml", loaded).options(args.stage, args.name)
+    if not args.out.strip():  # a path of no letters is the current folder
+        raise ParamsError("--out: is empty, expected the folder to write")
+    args.out = Path(args.out)
+    if missing := [f"--{name}" for name in args.inputs if getattr(args, name) is None]:
+        graph = args.params.parent / "dvc.yaml"
+        if not graph.is_file():
+            raise ParamsError(
+                f"{graph}: no such file. Paths default to those that dvc.yaml beside the parameter file names; "
+                f"give {', '.join(missing)} as well, or run in the project's folder"
+            )
+        options = Graph(graph, loaded).options(args.stage, args.name)
         for name in args.inputs:
             if getattr(args, name) is None:
                 setattr(args, name, Path(options[name]))

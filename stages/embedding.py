@@ -85,19 +85,23 @@ def work(args, settings) -> None:
         for name, found in scores.items()
     }
 
+    # before the first figure: what cannot be laid out leaves nothing half written
+    by_source = layout(np.concatenate(features), wanted.perplexity, seed)
+    by_class = None if train.labels is None else layout(data, wanted.perplexity, seed)
+
     folder = args.out / "figures"
     with figure(folder / "energies.svg", size=(6, 4)) as axes:
         violins(axes, {title: scores[name].energy.numpy() for name, title in SOURCES.items()})
     with figure(folder / "sources.svg", size=(7, 5)) as axes:
-        scatter(axes, layout(np.concatenate(features), wanted.perplexity, seed), groups, list(SOURCES.values()))
+        scatter(axes, by_source, groups, list(SOURCES.values()))
         found = ", ".join(f"{_percent(share)} {name}" for name, share in zip(SOURCES, shares, strict=True))
         axes.set_title(f"t-SNE of features, by source\nnearest {k} of the buffer: {found}", fontsize=10)
-    if train.labels is None:
+    if by_class is None:
         message(folder / "classes.svg", "the data set has no labels")
     else:
         with figure(folder / "classes.svg", size=(6.5, 5)) as axes:
             names = [f"class {label}" for label in range(train.n_classes)]
-            scatter(axes, layout(data, wanted.perplexity, seed), labels, names)
+            scatter(axes, by_class, labels, names)
             right = _percent(record["classes"]["knn_accuracy"])
             title = f"t-SNE of features, data by class\n{right} have the class of most of their nearest {k}"
             axes.set_title(title, fontsize=10)

@@ -56,6 +56,7 @@ def work(args, settings) -> None:
         record[f"{name}_sha256"] = sha256(getattr(args, name))
     which = "the small classifier" if isinstance(network, FeatureClassifier) else "Inception"
     spaces = {"pixels": "Euclidean, of images in [0, 1]", "features": f"Euclidean, of the features of {which}"}
+    results = {}
     for space, meaning in spaces.items():
         if space == "pixels":
             rows, chunks = queries.flatten(1), pixel_chunks(train.images, len(queries))
@@ -66,12 +67,15 @@ def work(args, settings) -> None:
         if space == "pixels":
             distances /= 255
         record[space] = {"distance": meaning, **compare(distances[:n, 0], distances[n:, 0])}
+        results[space] = distances[:n], found[:n]
+
+    for space, (distances, found) in results.items():
         typical = record[space]["references"]
-        images = torch.cat([samples[:, None], train.images[found[:n]]], 1)
+        images = torch.cat([samples[:, None], train.images[found]], 1)
         size = (0.7 * images.shape[1] + 0.3, 0.8 * n + 0.7)
         with figure(args.out / "figures" / f"{space}.svg", size=size) as axes:
-            draw(axes, images, distances[:n], typical["quantile_1"])
-            title = f"framed: sample, beside it its nearest training images\ndistance: {meaning}\n"
+            draw(axes, images, distances, typical["quantile_1"])
+            title = f"framed: sample, beside it its nearest training images\ndistance: {spaces[space]}\n"
             title += f"training images to the nearest other one: median {typical['median']:#.3g}, "
             title += f"1 % below {typical['quantile_1']:#.3g} (here in red)"
             axes.set_title(title, fontsize=7)

@@ -50,9 +50,9 @@ def work(args, settings) -> None:
     figures = args.out / "figures"
     if not len(test):
         reason = "no held-out images: all train"
-        write_json(args.out / "metrics.json", record | {"status": reason})
         for name in ("energies", "auroc"):
             message(figures / f"{name}.svg", reason)
+        write_json(args.out / "metrics.json", record | {"status": reason})
         return
 
     classifies = checkpoint.train["pyx_weight"] > 0
@@ -73,9 +73,9 @@ def work(args, settings) -> None:
     others = {name: {key: value for key, value in about.items() if key != "scores"} for name, about in sets.items()}
     record |= {"in_distribution": ood.spread(-own["negative_energy"]), "others": others}
     record |= {score: {name: sets[name]["scores"][score] for name in energies} for score in ood.SCORES}
-    write_json(args.out / "metrics.json", record)
     draw_energies(figures / "energies.svg", settings.dataset_name, -own["negative_energy"], energies, sets)
     draw_auroc(figures / "auroc.svg", {name: sets[name]["scores"] for name in energies})
+    write_json(args.out / "metrics.json", record)
 
 
 def read(folder: Path) -> tuple[Tensor, dict[str, str]]:

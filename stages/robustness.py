@@ -32,8 +32,8 @@ def work(args, settings) -> None:
     record |= {"checkpoint_sha256": sha256(args.checkpoint), "test_sha256": sha256(args.test)}
     path = args.out / "figures" / "accuracy.svg"
     if reason := checkpoint.no_classifier(test):
-        write_json(args.out / "metrics.json", record | {"status": reason})
         message(path, reason)
+        write_json(args.out / "metrics.json", record | {"status": reason})
         return
     images, labels = test.images[: wanted.n_images], test.labels[: wanted.n_images]
     curves, batch_size = {}, settings.compute.eval_batch_size
@@ -46,13 +46,13 @@ def work(args, settings) -> None:
             cli.log.info("%s: %s radius %g: accuracy %.4f", settings.name, norm, radius, curves[norm][radius])
         record[norm] = [{"radius": radius, "accuracy": curves[norm][radius]} for radius in radii]
         record["clean_accuracy"] = curves[norm][0.0]
-    write_json(args.out / "metrics.json", record)
     with figure(path, 1, 2, (8, 3.5), sharey=True) as axes:
         for axis, (norm, curve) in zip(axes, curves.items(), strict=True):
             axis.plot(list(curve), [100 * accuracy for accuracy in curve.values()], marker="o", clip_on=False, zorder=3)
             axis.set(xlabel=LABELS[norm], ylim=(0, 100), xlim=(0, None if len(curve) > 1 else 1))
             axis.grid(color="0.9")
         axes[0].set(ylabel="accuracy (%)")
+    write_json(args.out / "metrics.json", record)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,9 @@ def test_truncated_checkpoint(made, run_stage, tmp_path):
     whole = (made / "results" / "mjem" / "train" / "checkpoint.pt").read_bytes()
     cut = tmp_path / "cut.pt"
     cut.write_bytes(whole[: len(whole) // 2])
-    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out", "--grid", tmp_path / "g.png")
+    status, err = run_stage(
+        sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out", "--grid", tmp_path / "g.png"
+    )
     assert status == 1
     assert "cut.pt: is not a readable checkpoint" in error_line(err)
     assert not (tmp_path / "out").exists()
