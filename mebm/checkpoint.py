@@ -97,7 +97,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         )
         model.load_state_dict(record["model_state_dict"])
     except (RuntimeError, KeyError, MebmError) as error:
-        raise CheckpointError(f"{path}: weights do not fit: {' '.join(str(error).split())[:300]}") from error
+        raise CheckpointError(f"{path}: its weights do not fit its own settings; {advice}") from error
     if tuple(buffer.shape[1:]) != tuple(record["shape"]) or not bool((buffer.abs() <= 1).all()):
         raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; {advice}")
     counts = (record["n_classes"], record["iterations"], record["restarts"])

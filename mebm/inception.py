@@ -125,5 +125,7 @@ def read_weights(settings: Features) -> tuple[dict[str, Tensor], str]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise DataError(f"{path}: is not a readable weight file ({unreadable(error)}); give another one") from error
+        raise DataError(
+            f"{path}: is not a readable weight file ({unreadable(error)}); give another one as features.weights"
+        ) from error
     return state, sha256(path)

@@ -6,6 +6,7 @@ frame), epochs.csv and log.csv for `dvc plots`, and tensorboard/.
 
 import sys
 
+import numpy as np
 import pandas as pd
 
 from mebm.curves import (
@@ -24,6 +25,7 @@ from mebm.files import sha256, write_json, write_text
 from mebm.quality import QualityMeter
 from stages import cli
 
+FINAL = ("energy_pos", "energy_neg", "energy_gap", "grad_norm")  # of the last iteration
 COLUMNS = ["epoch", "iteration", "accuracy", "loss", "distance", "score"]
 
 
@@ -66,6 +68,8 @@ def work(args, settings) -> None:
     if unknown := set(archives) - set(looks["epoch"]):
         raise DataError(f"{args.epochs}: lacks the epoch {min(unknown)} of {args.snapshots}; train the run again")
     table = looks.merge(pd.DataFrame(measured), how="left", on="epoch").reindex(columns=COLUMNS)
+    if not np.isfinite(log[list(FINAL)].iloc[-1].astype(float)).all():
+        raise DataError(f"{args.log}: the last row's values are not finite: the run has diverged")
     record |= _numbers(log, table, {"accuracy": "accuracy", "loss": "test_loss", "distance": distance, "score": score})
 
     plot_curves(log, args.out / "figures" / "curves.svg")
@@ -79,7 +83,7 @@ def work(args, settings) -> None:
 
 def _numbers(log: pd.DataFrame, table: pd.DataFrame, names: dict[str, str]) -> dict:
     """Values at the end, and the best ones with their epoch; null where there are none."""
-    final = {name: float(log[name].iloc[-1]) for name in ("energy_pos", "energy_neg", "energy_gap", "grad_norm")}
+    final = {name: float(log[name].iloc[-1]) for name in FINAL}
     best = {}
     for column, name in names.items():
         known = table.loc[table[column].notna()].set_index("epoch")[column]

@@ -322,3 +322,29 @@ def test_stage_with_labels_that_do_not_fit(run, digits, capsys):
     assert run.call(robustness) == 1
     assert "error: the held-out images' labels do not fit a classifier of 10 classes" in capsys.readouterr().err
     assert run.files() == {}
+
+
+def test_a_figure_that_fails_leaves_no_record(run, digits, monkeypatch, capsys):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    for name in ("figure", "message"):
+        monkeypatch.setattr(robustness, name, full)
+    assert run.call(robustness) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert run.files() == {}
+    run.write_images("test.npz", digits.images[:0], digits.labels[:0])
+    assert run.call(robustness) == 1
+    assert run.files() == {}
+
+
+def test_paths_that_are_missing_or_empty_end_in_what_to_do(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run.call(robustness, "--out", "") == 2
+    assert "error: --out: is empty, expected the folder to write" in capsys.readouterr().err
+    assert not (tmp_path / "metrics.json").exists()
+    assert robustness.main(["--run", "mjem", "--test", "test.npz", "--params", "params.yaml", "--out", "o"]) == 2
+    assert (
+        "error: dvc.yaml: no such file. Paths default to those that dvc.yaml beside the parameter file names; "
+        "give --checkpoint as well, or run in the project's folder"
+    ) in capsys.readouterr().err

@@ -236,3 +236,17 @@ def test_stage_with_labels_that_do_not_fit(run, digits, wrong, capsys):
     assert run.call(calibration) == 1
     assert "error: the held-out images' labels do not fit a classifier of 10 classes" in capsys.readouterr().err
     assert run.files() == {}
+
+
+def test_a_figure_that_fails_leaves_no_record(run, digits, monkeypatch, capsys):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    for name in ("figure", "message"):
+        monkeypatch.setattr(calibration, name, full)
+    assert run.call(calibration) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert run.files() == {}
+    run.write_images("test.npz", digits.images[:0], digits.labels[:0])
+    assert run.call(calibration) == 1
+    assert run.files() == {}

@@ -125,3 +125,21 @@ def test_a_release_checkpoint_of_another_depth_or_damaged(release, tmp_path):
     (tmp_path / "r.pt").write_bytes((tmp_path / "r.pt").read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
         read_release(tmp_path / "r.pt", dict(ARCHITECTURE), (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize("content", [b"seed: 0\nlist: [1, 2]\n", b""])
+def test_another_file_is_never_to_be_deleted(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    reason = "it is damaged, or not a file of this format"
+    advice = "give another file, or train the run again"
+    assert str(error.value) == f"{path}: is not a readable checkpoint ({reason}); {advice}"
+
+
+def test_weights_that_do_not_fit_are_said_in_one_whole_sentence(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    rewritten(tmp_path / "a.pt", n_classes=3)
+    with pytest.raises(CheckpointError, match=r"its weights do not fit its own settings; give another file, or train"):
+        load_checkpoint(tmp_path / "a.pt")

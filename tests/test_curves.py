@@ -218,3 +218,26 @@ def test_snapshots_of_another_run_are_refused(run, stage):
     assert (status, record) == (1, None)
     assert "lacks the epoch 7" in err
     assert not (run / "out").exists()
+
+
+def test_another_file_is_said_to_be_no_log(run):
+    for text, reason in (
+        ("a: 1\nb: [2, 3]\nc, d, e\n", "it is no table"),
+        ("a,b\n1,2\n", "it lacks the column iteration"),
+    ):
+        (run / "other").write_text(text)
+        with pytest.raises(DataError) as error:
+            read_log(run / "other")
+        advice = "give the one that training wrote, or train the run again"
+        assert str(error.value) == f"{run / 'other'}: is not a training log ({reason}); {advice}"
+
+
+def test_a_log_that_ends_in_nan_leaves_nothing(run, stage):
+    log = pd.read_csv(run / "log.csv")
+    log["grad_norm"] = log["grad_norm"].astype(float)
+    log.loc[log.index[-1], "grad_norm"] = np.nan
+    log.to_csv(run / "log.csv", index=False)
+    status, _, err = stage()
+    assert status == 1
+    assert "log.csv: the last row's values are not finite" in err
+    assert not (run / "out").exists()

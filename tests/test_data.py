@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mebm.data import BatchStream, augment, bytes_to_unit, load_images, save_images, unit_to_bytes, writing_images
 from mebm.datasets import prepare, split_stratified
 from mebm.errors import DataError
+from mebm.files import read_json, read_npz
 
 LEVELS = torch.arange(256).to(torch.uint8)
 
@@ -62,8 +63,21 @@ def test_a_truncated_archive(tmp_path):
     save_images(tmp_path / "x.npz", np.zeros((50, 1, 8, 8), np.uint8))
     whole = (tmp_path / "x.npz").read_bytes()
     (tmp_path / "x.npz").write_bytes(whole[:-40])
-    with pytest.raises(DataError, match=r"x\.npz: is not a readable \.npz archive"):
+    with pytest.raises(
+        DataError, match=r"x\.npz: is not a readable \.npz archive .* give another file, or make it again"
+    ):
         load_images(tmp_path / "x.npz")
+
+
+def test_an_archive_of_another_stage_is_not_to_be_deleted(tmp_path):
+    save_images(tmp_path / "train.npz", np.zeros((5, 1, 8, 8), np.uint8))
+    with pytest.raises(
+        DataError, match=r"lacks the array 'mean' \(found: images.*\); give another file, or make it again"
+    ):
+        read_npz(tmp_path / "train.npz", "mean", "cov")
+    (tmp_path / "a.json").write_text("a: 1")
+    with pytest.raises(DataError, match=r"is not valid JSON .*; give another file, or make it again with its stage$"):
+        read_json(tmp_path / "a.json")
 
 
 def test_pickled_arrays_are_not_executed(tmp_path):

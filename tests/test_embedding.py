@@ -204,3 +204,17 @@ def test_too_few_images_end_in_one_line(run, capsys):
     assert "embedding.perplexity: is 40.0, expected less than the 40 images of a source" in capsys.readouterr().err
     assert run("a", "--n-neighbours", "60", "--n-images", "1000")[0] == 2  # there are 60 chains
     assert "embedding.n_neighbours: is 60, expected less than the 60 images" in capsys.readouterr().err
+
+
+def test_features_that_are_all_the_same_leave_nothing(run, tmp_path, monkeypatch, capsys):
+    def constant(*args):
+        seen = score(*args)
+        seen.features.fill_(1.0)
+        return seen
+
+    score = embedding.score
+    monkeypatch.setattr(embedding, "score", constant)
+    status, folder = run("a")
+    assert status == 1
+    assert "the same for all images" in capsys.readouterr().err
+    assert not folder.exists()

@@ -109,7 +109,13 @@ def test_network_round_trip_and_damage(digits, network, tmp_path):
     loaded = load_network(tmp_path / "a.pt")
     assert torch.equal(extract(loaded, digits.images, 500)[2], extract(network, digits.images, 500)[2])
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:500])
-    with pytest.raises(CheckpointError, match="not a readable feature network"):
+    with pytest.raises(CheckpointError, match=r"not a readable feature network \(it is damaged, .*\); give another"):
+        load_network(tmp_path / "a.pt")
+
+
+def test_a_checkpoint_is_no_feature_network(tmp_path):
+    torch.save({"format": "mebm checkpoint"}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"give another file, or make it again with the features stage$"):
         load_network(tmp_path / "a.pt")
 
 

@@ -175,3 +175,15 @@ def test_wrong_inputs_end_in_one_line(run, digits, tmp_path, capsys):
     assert run(digits.images[:20], "x", "--features", str(tmp_path / "colour.pt"))[0] == 1
     assert "colour.pt: is for other images than" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_features_that_are_not_finite_leave_nothing(run, digits, tmp_path, capsys):
+    network = FeatureClassifier(1, 10, 4).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    save_network(tmp_path / "nan.pt", network)
+    status, folder = run(digits.images[:20], "x", "--features", str(tmp_path / "nan.pt"))
+    assert status == 1
+    assert "not finite, so they have no distance" in capsys.readouterr().err
+    assert not folder.exists()

@@ -315,3 +315,28 @@ def test_resolved_parameters_name_the_compared_sets(smoke_params, tmp_path):
     path.write_text(yaml.safe_dump(smoke_params))
     with pytest.raises(ParamsError, match=r"compared\.noise: the name is taken by images that are made"):
         params.load(path)
+
+
+def test_a_figure_that_fails_leaves_no_record(run, digits, monkeypatch, capsys):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    for name in ("figure", "message"):
+        monkeypatch.setattr(stage, name, full)
+    assert look(run) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert run.files() == {}
+    run.write_images("test.npz", digits.images[:0])
+    assert look(run) == 1
+    assert run.files() == {}
+
+
+def test_equal_energies_are_drawn_without_a_warning(run, recwarn):
+    for energy in (3.0, 0.0, -1e7):
+        low, high = ood.energy_range([np.full(5, energy), np.full(4, energy)])
+        assert low < energy < high
+    energies = {"noise": np.full(5, 3.0)}
+    stage.draw_energies(
+        run.folder / "a.svg", "digits", np.full(5, 3.0), energies, {"noise": {"scores": ood.separations({}, {})}}
+    )
+    assert [str(warning.message) for warning in recwarn] == []

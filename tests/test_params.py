@@ -189,3 +189,15 @@ def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke
     assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml"}
     del smoke_params["suite"]["trained"]["mebm"]
     assert not [name for name in times() if ".mebm." in name]
+
+
+def test_lists_of_the_command_line_say_how_they_are_written(write, smoke_params):
+    loaded = params.load(write(smoke_params))
+    ood, robustness = loaded.resolve("ood", "mjem").ood, loaded.resolve("robustness", "mjem").robustness
+    with pytest.raises(ParamsError, match=r"^--sets: is 'digits': expected a list, which is written \[digits\]$"):
+        params.changed(ood, {"sets": "digits"})
+    with pytest.raises(ParamsError, match=r"^--radii-linf: is 8: expected a list, which is written \[8\]$"):
+        params.changed(robustness, {"radii_linf": "8"})
+    with pytest.raises(ParamsError, match=r"expected a list, which is written \[a, b\]$"):
+        params.changed(robustness, {"radii_linf": "{a: 1}"})
+    assert params.changed(robustness, {"radii_linf": "[8]"}).radii_linf == [8]
