@@ -36,7 +36,9 @@ def paper_params(files: Path) -> dict:
     content["dataset"] |= {"downloads": str(downloads), "checksums": checksums, "n_source": 20, "image_size": 32}
     content["features"] |= {"network": "inception", "weights": str(weights), "weights_sha256": weights.stem[-8:]}
     content["baseline"] |= {"n_images": 4}
-    content["train"] |= TRAIN
+    content["train"] |= {**TRAIN, "snapshot_images": 4}  # Inception takes a third of a second an image
+    content["generate"] |= {"count": 6, "quality_every": 4}
+    content["neighbours"] |= {"n_samples": 5, "n_references": 10}
     content["sample"] |= {"protocols": ["full", "release"]}
     content["quality"] |= {"score_splits": 2}
     sources = {
