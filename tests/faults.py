@@ -46,7 +46,7 @@ def make(folder: Path, epochs: int) -> Path:
     content["dataset"] |= SOURCE
     content["train"] |= {**TRAIN, "epochs": epochs}
     del content["suite"]["trained"]["mebm"]
-    content["suite"]["runs"] = dict(content["suite"]["trained"])
+    content["suite"]["runs"], content["suite"]["analysed"] = dict(content["suite"]["trained"]), {}
     return copy_project(folder, content)
 
 
