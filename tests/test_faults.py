@@ -43,7 +43,8 @@ def test_reading_works_while_training_and_a_second_run_says_what_is_busy(tmp_pat
         run(folder, "dvc", "metrics", "show")
         assert "train@mjem" in run(folder, "dvc", "status")
         assert f"(PID {process.pid})" in run(folder, "dvc", "repro", "train@mjem", status=255)
-        command = ["--run", "mjem", "--train", "data/digits/train.npz", "--gaussian", "data/digits/gaussian.npz"]
+        data = {name: f"data/digits/{name}.npz" for name in ("train", "test", "gaussian")}
+        command = ["--run", "mjem", *(word for name, path in data.items() for word in (f"--{name}", path))]
         text = run(folder, "python", "-m", "stages.train", *command, "--out", "elsewhere", status=1)
         assert "is training this run; wait for it, or stop it first" in text
         assert process.poll() is None  # and the first is not disturbed
