@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -78,6 +79,31 @@ inline void output_1d(const v16* m, int s, v16* o, int q) {  // A^T m
     o[3 * q] = n + 8.f * t + m[5 * s];
 }
 
+// Sums of two values a row and lane, over rows start to end, added to s and q; add(row, s, q) adds those of one row.
+template <typename Add>
+inline void sum_rows(long start, long end, double* s, double* q, Add add) {
+    v16 a[4] = {}, b[4] = {};
+    long i = start;
+    for (; i + 4 <= end; i += 4)
+        for (int j = 0; j < 4; j++) add(i + j, a[j], b[j]);
+    for (; i < end; i++) add(i, a[0], b[0]);
+    const v16 u = (a[0] + a[1]) + (a[2] + a[3]), w = (b[0] + b[1]) + (b[2] + b[3]);
+    for (int j = 0; j < L; j++) {
+        s[j] += u[j];
+        q[j] += w[j];
+    }
+}
+
+// The sums s[C] and q[C] of channel c over threads, each of which has them one behind the other.
+inline std::pair<double, double> over_threads(const std::vector<double>& sums, int threads, int C, int c) {
+    double s = 0, q = 0;
+    for (int t = 0; t < threads; t++) {
+        s += sums[(size_t)t * 2 * C + c];
+        q += sums[(size_t)t * 2 * C + C + c];
+    }
+    return {s, q};
+}
+
 template <typename T>
 void forward(const T* x, T* y, const float* gamma, const float* beta, float* running_mean, float* running_var,
              float* mean, float* invstd, long rows, int C, float momentum, float eps, float slope, int threads) {
@@ -92,33 +118,16 @@ void forward(const T* x, T* y, const float* gamma, const float* beta, float* run
         for (long start = from; start < to; start += 256)
             for (int c = 0; c < C; c += L) {
                 v16 origin = load(&first[c]);
-                v16 s[4] = {}, q[4] = {};
-                long end = std::min(to, start + 256), i = start;
-                for (; i + 4 <= end; i += 4)
-                    for (int k = 0; k < 4; k++) {
-                        v16 d = load(x + (i + k) * C + c) - origin;
-                        s[k] += d;
-                        q[k] += d * d;
-                    }
-                for (; i < end; i++) {
-                    v16 d = load(x + i * C + c) - origin;
-                    s[0] += d;
-                    q[0] += d * d;
-                }
-                v16 a = (s[0] + s[1]) + (s[2] + s[3]), b = (q[0] + q[1]) + (q[2] + q[3]);
-                for (int j = 0; j < L; j++) {
-                    total[c + j] += a[j];
-                    total[C + c + j] += b[j];
-                }
+                sum_rows(start, std::min(to, start + 256), total + c, total + C + c, [&](long row, v16& s, v16& q) {
+                    v16 d = load(x + row * C + c) - origin;
+                    s += d;
+                    q += d * d;
+                });
             }
 #pragma omp barrier
 #pragma omp single
         for (int c = 0; c < C; c++) {
-            double s = 0, q = 0;
-            for (int t = 0; t < threads; t++) {
-                s += sums[(size_t)t * 2 * C + c];
-                q += sums[(size_t)t * 2 * C + C + c];
-            }
+            const auto [s, q] = over_threads(sums, threads, C, c);
             double offset = s / rows, variance = std::max(q / rows - offset * offset, 0.0);
             if (std::isnan(q)) variance = q;
             mean[c] = (float)(offset + first[c]);
@@ -153,31 +162,17 @@ void backward(const T* x, const T* dy, T* dx, const float* gamma, const float* b
         for (long start = from; start < to; start += 256)
             for (int c = 0; c < C; c += L) {
                 v16 k = load(&scale[c]), h = load(&shift[c]), m = load(mean + c);
-                v16 s[4] = {}, q[4] = {};
-                long end = std::min(to, start + 256), i = start;
-                auto add = [&](long row, int slot) {
+                sum_rows(start, std::min(to, start + 256), total + c, total + C + c, [&](long row, v16& s, v16& q) {
                     v16 in = load(x + row * C + c), z = in * k + h, g = load(dy + row * C + c);
                     g = z > 0 ? g : slope * g;
-                    s[slot] += g;
-                    q[slot] += g * (in - m);
-                };
-                for (; i + 4 <= end; i += 4)
-                    for (int j = 0; j < 4; j++) add(i + j, j);
-                for (; i < end; i++) add(i, 0);
-                v16 u = (s[0] + s[1]) + (s[2] + s[3]), w = (q[0] + q[1]) + (q[2] + q[3]);
-                for (int j = 0; j < L; j++) {
-                    total[c + j] += u[j];
-                    total[C + c + j] += w[j];
-                }
+                    s += g;
+                    q += g * (in - m);
+                });
             }
 #pragma omp barrier
 #pragma omp single
         for (int c = 0; c < C; c++) {
-            double s = 0, q = 0;
-            for (int t = 0; t < threads; t++) {
-                s += sums[(size_t)t * 2 * C + c];
-                q += sums[(size_t)t * 2 * C + C + c];
-            }
+            const auto [s, q] = over_threads(sums, threads, C, c);
             dbeta[c] = (float)s;
             dgamma[c] = (float)(q * invstd[c]);
             // dx = scale (g - mean g - xhat mean(g xhat)) = scale g + a x + b
