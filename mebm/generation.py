@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from mebm.energy import EnergyModel
+from mebm.evaluation import score
 
 RELEASE_IMAGES = 10_000  # the release's buffer, which is what it scores
 
 
-@torch.no_grad()
 def class_probabilities(model: EnergyModel, x: Tensor, batch_size: int) -> Tensor:
     """Softmax of the class head, [N, n_classes], for images [N, C, H, W] in [-1, 1].
 
@@ -19,8 +19,7 @@ def class_probabilities(model: EnergyModel, x: Tensor, batch_size: int) -> Tenso
     """
     if model.training:
         raise ValueError("the model is in training mode")
-    device = next(model.parameters()).device
-    return torch.cat([model.logits(batch.to(device)).softmax(dim=1).cpu() for batch in x.split(batch_size)])
+    return score(model, x, batch_size).logits.softmax(dim=1)
 
 
 def select(protocol: str, probabilities: Tensor, keep_ratio: float, head_is_trained: bool) -> tuple[Tensor, dict]:

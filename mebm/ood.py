@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mebm.energy import EnergyModel
 from mebm.evaluation import gradient_batch, gradient_norms, score
-from mebm.seeds import generator_for
+from mebm.seeds import choice, generator_for
 
 SCORES = ("negative_energy", "class_probability", "negative_gradient_norm")
 NUMBERS = ("auroc", "average_precision", "fpr_at_95_tpr")
@@ -23,7 +23,7 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey level, 
 
 def choose(images: Tensor, n: int, purpose: str, seed: int) -> Tensor:
     """At most n of the images [N, C, H, W], without replacement, in random order."""
-    return images[torch.randperm(len(images), generator=generator_for(purpose, seed))[:n]]
+    return images[choice(len(images), n, purpose, seed)]
 
 
 def to_shape(images: Tensor, shape: tuple[int, int, int], batch_size: int = 500) -> Tensor:

@@ -10,7 +10,7 @@ from mebm.files import sha256, write_json
 from mebm.gaussian import load_init
 from mebm.images import save_grid
 from mebm.quality import QualityMeter
-from mebm.seeds import generator_for
+from mebm.seeds import choice, generator_for
 from stages import cli
 
 
@@ -31,7 +31,7 @@ def work(args, settings) -> None:
     init = load_init("gaussian", args.gaussian, meter.shape)
     n, seed = settings.baseline.n_images, settings.baseline.seed
     draws = unit_to_bytes(init.to("cpu").sample(n, generator_for("baseline draws", seed)))
-    order = torch.randperm(len(test), generator=generator_for("held-out images", seed))[:n]
+    order = choice(len(test), n, "held-out images", seed)
     plots, quality = settings.plots, settings.quality
     for name, source, images in (
         ("initial", args.gaussian, draws),

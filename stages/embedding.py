@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mebm.checkpoint import load_checkpoint
 from mebm.data import load_images
@@ -18,7 +17,7 @@ from mebm.evaluation import batch_statistics, score
 from mebm.files import sha256, write_json
 from mebm.gaussian import load_init
 from mebm.plots import figure, message
-from mebm.seeds import generator_for
+from mebm.seeds import choice, generator_for
 from stages import cli
 
 
@@ -46,7 +45,7 @@ def work(args, settings) -> None:
                 f"embedding.{key}: is {getattr(wanted, key)}, expected less than the {n} images of a source"
             )
     k, seed = wanted.n_neighbours, wanted.seed
-    picked, kept = _choice(len(train), n, "embedding: data", seed), _choice(len(chains), n, "embedding: buffer", seed)
+    picked, kept = choice(len(train), n, "embedding: data", seed), choice(len(chains), n, "embedding: buffer", seed)
     init = load_init(checkpoint.train["init"], args.gaussian, checkpoint.shape).to("cpu")
     draws = init.sample(n, generator_for("embedding: initial", seed))
     images = {"data": train.images[picked], "buffer": chains[kept], "initial": draws}
@@ -111,10 +110,6 @@ def work(args, settings) -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _choice(n: int, wanted: int, purpose: str, seed: int) -> Tensor:
-    return torch.randperm(n, generator=generator_for(purpose, seed))[:wanted]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mebm.features import FeatureClassifier, load_network, stream
 from mebm.files import sha256, write_json
 from mebm.neighbours import compare, draw, nearest, pixel_chunks
 from mebm.plots import figure
-from mebm.seeds import generator_for
+from mebm.seeds import choice
 from stages import cli
 
 
@@ -43,8 +43,8 @@ def work(args, settings) -> None:
         raise ParamsError(
             f"neighbours.n_neighbours: is {wanted.n_neighbours}, expected less than the {len(train)} training images"
         )
-    chosen = _choice(len(checkpoint.replay_buffer), wanted.n_samples, "neighbours: samples", wanted.seed)
-    others = _choice(len(train), wanted.n_references, "neighbours: references", wanted.seed)
+    chosen = choice(len(checkpoint.replay_buffer), wanted.n_samples, "neighbours: samples", wanted.seed)
+    others = choice(len(train), wanted.n_references, "neighbours: references", wanted.seed)
     samples = unit_to_bytes(checkpoint.replay_buffer[chosen])
     queries, n = torch.cat([samples, train.images[others]]), len(samples)
     own = torch.cat([torch.full((n,), -1), others])
@@ -83,10 +83,6 @@ def work(args, settings) -> None:
         line = "%s, %s: nearest training image at %.3g on average (%.3g for training images), %d copies of %d"
         cli.log.info(line, settings.name, space, mean, typical["mean"], copies, n)
     write_json(args.out / "metrics.json", record)
-
-
-def _choice(n: int, wanted: int, purpose: str, seed: int) -> Tensor:
-    return torch.randperm(n, generator=generator_for(purpose, seed))[:wanted]
 
 
 def _watched(label: str, chunks: Iterable[Tensor], n: int) -> Iterator[Tensor]:
