@@ -13,7 +13,6 @@ from mebm.errors import DataError
 from mebm.files import read_json, require
 from mebm.tables import DASH
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 NAMES = {  # parts of a path that need more than their underscores removed
     "energy_pos": "energy of data",
@@ -177,12 +176,12 @@ class Overview:
         ]
 
 
-def render(**content: Any) -> str:
-    """The page. Everything that comes from files is escaped."""
+def render(template: str, **content: Any) -> str:
+    """A page from a template beside this file. Everything that comes from files is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -190,14 +189,18 @@ def render(**content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"label": label, "shown": shown}
-    return environment.get_template(TEMPLATE.name).render(dash=DASH, overview=Overview(), **content)
+    return environment.get_template(template).render(dash=DASH, **content)
 
 
-def data_uri(path: Path) -> str:
-    """The content of a picture as a data: address. Raises DataError for a type that browsers may not show."""
+def data_uri(path: Path, content: bytes | None = None) -> str:
+    """A picture as a data: address: the file's content, or the content given.
+
+    Raises DataError for a type that browsers may not show.
+    """
     if path.suffix not in TYPES:
         raise DataError(f"{path}: is no picture of the types {', '.join(TYPES)}")
-    return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(require(path).read_bytes()).decode()}"
+    content = require(path).read_bytes() if content is None else content
+    return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
 
 
 def read_table(path: Path) -> Table:

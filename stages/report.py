@@ -13,7 +13,7 @@ from mebm import params
 from mebm.cost import training_cost
 from mebm.files import read_json, require, write_text
 from mebm.pipeline import Graph
-from mebm.report import Analysis, Run, Source, read_table, render, shown
+from mebm.report import Analysis, Overview, Run, Source, read_table, render, shown
 from mebm.tables import CAPTIONS
 from stages import cli
 
@@ -42,6 +42,8 @@ def work(args, settings) -> None:
     write_text(
         args.out,
         render(
+            "report.html.j2",
+            overview=Overview(),
             suite=settings.name,
             datasets=[page.dataset(name) for name in settings.datasets],
             runs=[page.run(name) for name in settings.runs],

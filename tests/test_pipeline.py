@@ -74,7 +74,9 @@ def test_only_training_code_retrains(graph):
 
 def test_commands_name_their_inputs_and_outputs(graph):
     for job in graph.jobs.values():
-        data_in = [dep for dep in job.deps if not dep.endswith((".py", ".cpp", ".j2", ".yaml", "published.csv"))]
+        data_in = [
+            dep for dep in job.deps if not dep.endswith((".py", ".cpp", ".css", ".j2", ".yaml", "published.csv"))
+        ]
         words = job.cmd.split()
         for path in data_in:
             assert any(path == word or path.startswith(f"{word}/") for word in words), (job.address, path)

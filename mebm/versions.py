@@ -1,0 +1,151 @@
+"""A version of the results, read where it lies: the workspace's files, or git and DVC's cache or remote at a revision.
+
+Nothing is checked out. DVC's lock file says what every job was made from and what it made.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from mebm.errors import DataError
+
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the lock file records of a job: MD5 of each dependency and output, by path."""
+
+    cmd: str
+    deps: dict[str, str]
+    outs: dict[str, str]
+
+
+class Version:
+    """Results as of a git revision, tag or DVC experiment, or as they are in the workspace.
+
+    name: as the user gave it; rev: the commit, None for the workspace. Raises DataError where there is no such
+    revision, or no results are recorded there.
+    """
+
+    def __init__(self, name: str, root: Path = Path(".")):
+        self.name, self.root = name, root
+        self.rev = None if name == WORKSPACE else _resolve(root, name)
+        self.absent: set[str] = set()  # recorded, but neither in the cache nor in the remote
+        lock = self.source("dvc.lock")
+        if lock is None:
+            raise DataError(
+                f"{name}: holds no dvc.lock, so no results are recorded there; run the pipeline"
+                + ("" if self.rev is None else " and commit dvc.lock with the parameters")
+            )
+        try:
+            stages = yaml.safe_load(lock)["stages"]
+            self.jobs = {address: _job(stage) for address, stage in stages.items()}
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{name}: dvc.lock cannot be read ({' '.join(str(error).split())})") from error
+
+    @property
+    def title(self) -> str:
+        """The name with the commit that it stands for."""
+        return self.name if self.rev is None or self.rev.startswith(self.name) else f"{self.name} ({self.rev[:7]})"
+
+    def source(self, path: str) -> bytes | None:
+        """A file that git tracks, at this version; None where there is none."""
+        if self.rev is None:
+            file = self.root / path
+            return file.read_bytes() if file.is_file() else None
+        try:
+            return self._repo.scm.get_fs(self.rev).read_bytes("/" + path)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def result(self, path: str) -> bytes | None:
+        """A file that a job made: from the workspace, or from DVC's cache or remote.
+
+        None where none is recorded. One that is recorded but in neither place counts as `absent`.
+        """
+        if self.rev is None:
+            return self.source(path)
+        if not self.records(path):
+            return None
+        from dvc.exceptions import DvcException
+        from dvc.fs import DVCFileSystem
+
+        try:
+            if "_files" not in self.__dict__:
+                self._files = DVCFileSystem(repo=self._repo_at)
+            return self._files.read_bytes("/" + path)
+        except (FileNotFoundError, DvcException, OSError):
+            self.absent.add(path)
+            return None
+
+    def results(self, folder: str, pattern: str) -> list[str]:
+        """Paths of recorded outputs directly in a folder, by a pattern of their names."""
+        return sorted(
+            out
+            for job in self.jobs.values()
+            for out in job.outs
+            if PurePosixPath(out).parent == PurePosixPath(folder) and PurePosixPath(out).match(pattern)
+        )
+
+    def records(self, path: str) -> bool:
+        """Whether the lock file records a path as an output, or the folder that it is in."""
+        folders = {str(parent) for parent in PurePosixPath(path).parents}
+        return any(out == path or out in folders for job in self.jobs.values() for out in job.outs)
+
+    def edited(self) -> list[str]:
+        """Source files whose content is not what the recorded results were made from."""
+        made_from = {
+            path: md5
+            for job in self.jobs.values()
+            for path, md5 in job.deps.items()
+            if not self.records(path) and not md5.endswith(".dir")
+        }
+        found = {path: self.source(path) for path in made_from}
+        return sorted(path for path, md5 in made_from.items() if found[path] is None or _md5(found[path]) != md5)
+
+    @cached_property
+    def _repo(self):
+        from dvc.repo import Repo
+
+        return Repo(str(self.root))
+
+    @cached_property
+    def _repo_at(self):
+        from dvc.repo import Repo
+
+        return Repo(str(self.root), rev=self.rev, uninitialized=True)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _job(stage: dict) -> Job:
+    def hashes(kind: str) -> dict[str, str]:
+        return {entry["path"]: entry["md5"] for entry in stage.get(kind, []) if "md5" in entry}
+
+    return Job(stage["cmd"], hashes("deps"), hashes("outs"))
+
+
+def _resolve(root: Path, name: str) -> str:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import NoSCM, RevError, resolve_rev
+    from scmrepo.exceptions import SCMError
+
+    try:
+        with Repo(str(root)) as repo:
+            if isinstance(repo.scm, NoSCM):
+                raise DataError(f"{name}: this folder is no git repository, so it has no revisions; clone the project")
+            return resolve_rev(repo.scm, name)
+    except (RevError, SCMError) as error:
+        raise DataError(
+            f"{name}: is no git revision, tag or DVC experiment here (`git log`, `git tag` and `dvc exp list` show "
+            f"them; {WORKSPACE} is the state of the folder)"
+        ) from error
+    except DvcException as error:
+        raise DataError(f"{root}: {error}; run in the project's folder") from error
