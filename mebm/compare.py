@@ -25,7 +25,8 @@ from mebm.versions import Version
 KEY_COLUMNS = ("data set", "method", "metric", "K", "protocol")  # of the pipeline's tables: what a row is about
 SPREAD = (
     "Seed spread: standard deviation between runs of one method that differ only in their seed, pooled over both "
-    "versions. A difference is beyond it where a two-sided t-test on the means rejects chance at 5 %; one seed says nothing."
+    "versions. A difference is beyond it where a two-sided t-test on the means rejects chance at 5 %; one seed says "
+    "nothing."
 )
 LONGEST_DIFF = 400  # lines of a file's change that are shown
 
