@@ -8,7 +8,7 @@
 #   sample, quality, accuracy, summary                 once a run of either kind
 #   generate, pictures, neighbours, embedding, ood, calibration, robustness   once an analysed run
 #   tables, start                                      once a table, and once the table of initial distributions
-#   report                                             once
+#   metrics, report                                    once
 import os
 import subprocess
 import sys
@@ -20,13 +20,21 @@ sys.path.insert(0, workflow.basedir)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc of this environment
 
 from mebm import params
-from mebm.errors import MebmError
+from mebm.errors import MebmError, ParamsError
 from mebm.pipeline import PARAMS_STAGE, Graph
+from mebm.times import settle
 
+# --config set=runs.NAME.train.n_steps=10 writes the value into params.yaml, as `dvc exp run -S` does, so that both engines
+# go on from the same file. A dry run only plans with it.
+SET = config.pop("set", [])
 try:
-    PARAMS = params.load("params.yaml")
+    if config:
+        raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
+    PARAMS = params.override("params.yaml", SET if isinstance(SET, list) else [SET], write=not workflow.dryrun)
     GRAPH = Graph("dvc.yaml", PARAMS)
     params.write_resolved(PARAMS, "results/params")
+    if workflow.is_main_process:
+        settle(GRAPH)
 except MebmError as error:
     raise WorkflowError(str(error))
 

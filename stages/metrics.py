@@ -1,0 +1,34 @@
+"""Collect what a suite's runs reached, for `dvc metrics` and `dvc exp show`: results/<suite>/metrics.json.
+
+One entry a run, so that a column is named mjem_mnist.fcd. A run without a summary is left out.
+"""
+
+import sys
+from pathlib import Path
+
+from mebm.files import read_json, write_json
+from mebm.tables import NAMES
+from stages import cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("metrics", __doc__)
+    parser.add_argument("--summary", type=Path, required=True, help="folder with the runs' summaries")
+    parser.add_argument("--out", type=Path, required=True, help="record to write")
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    paths = {run: args.summary / f"{run}.json" for run in settings.runs}
+    record = {run: _numbers(read_json(path)) for run, path in paths.items() if path.is_file()}
+    write_json(args.out, record)
+
+
+def _numbers(summary: dict) -> dict:
+    """The metrics of a summary, without counts and what does not exist; those of other protocols below their name."""
+    nested = {key: _numbers(value) for key, value in summary.items() if isinstance(value, dict)}
+    return {key: summary[key] for key in NAMES if summary.get(key) is not None} | nested
+
+
+if __name__ == "__main__":
+    sys.exit(main())
