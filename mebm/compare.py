@@ -127,7 +127,7 @@ def judge(metric: str, a: list[float], b: list[float]) -> tuple[str, str, str]:
 
 
 def _digits(metric: str) -> int:
-    return 3 if metric.endswith("loss") else 2
+    return 2 if metric.rsplit(".", 1)[-1] in ("accuracy", "fid", "is_mean") else 3
 
 
 def _json(version: Version, path: str) -> dict | None:

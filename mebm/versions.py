@@ -71,14 +71,13 @@ class Version:
             return self.source(path)
         if not self.records(path):
             return None
-        from dvc.exceptions import DvcException
         from dvc.fs import DVCFileSystem
 
         try:
             if "_files" not in self.__dict__:
                 self._files = DVCFileSystem(repo=self._repo_at)
             return self._files.read_bytes("/" + path)
-        except (FileNotFoundError, DvcException, OSError):
+        except Exception:  # a remote raises errors of its own library: no key, no network, no such file
             self.absent.add(path)
             return None
 
@@ -117,7 +116,9 @@ class Version:
     def _repo_at(self):
         from dvc.repo import Repo
 
-        return Repo(str(self.root), rev=self.rev, uninitialized=True)
+        # the remotes of today, of which an old revision need not know
+        own = {key: dict(value) for key, value in self._repo.config.items() if key in ("core", "remote", "cache")}
+        return Repo(str(self.root), rev=self.rev, uninitialized=True, config=own)
 
 
 def _md5(content: bytes) -> str:
