@@ -21,20 +21,25 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 
 from mebm import params
 from mebm.errors import MebmError, ParamsError
+from mebm.files import write_text
 from mebm.pipeline import PARAMS_STAGE, Graph
 from mebm.times import settle
 
-# --config set=runs.NAME.train.n_steps=10 writes the value into params.yaml, as `dvc exp run -S` does, so that both engines
-# go on from the same file. A dry run only plans with it.
+# --config set=runs.NAME.train.n_steps=10 plans with the value and, when jobs start, writes it into params.yaml, as
+# `dvc exp run -S` does, so that both engines go on from the same file.
 SET = config.pop("set", [])
+SET = SET if isinstance(SET, list) else [SET]
 try:
     if config:
         raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
-    PARAMS = params.override("params.yaml", SET if isinstance(SET, list) else [SET], write=not workflow.dryrun)
+    PARAMS = params.override("params.yaml", SET, write=False)
     GRAPH = Graph("dvc.yaml", PARAMS)
     params.write_resolved(PARAMS, "results/params")
     if workflow.is_main_process:
         settle(GRAPH)
+    PENDING = ["logs/set.txt"] if SET and params.differ("params.yaml", SET) else []
+    for path in PENDING:
+        write_text(path, "".join(f"{assignment}\n" for assignment in SET))
 except MebmError as error:
     raise WorkflowError(str(error))
 
@@ -63,6 +68,7 @@ def makes(stage):
 
 
 onstart:
+    params.override("params.yaml", SET, write=True)
     if any(not Path(out).exists() for job in GRAPH.of("train") for out in job.outs):
         if subprocess.run([sys.executable, "-m", "stages.cost"]).returncode:
             raise WorkflowError("nothing was started, for the reason above")
@@ -78,7 +84,7 @@ rule params:
     # Reading this file has already written the resolved parameters; the job records them for DVC. It takes all cores
     # to run first and alone, because DVC locks the folder that every other job reads from.
     input:
-        GRAPH.inputs(PARAMS_STAGE),
+        GRAPH.inputs(PARAMS_STAGE) + PENDING,
     output:
         "results/params/all.yaml",
     threads: workflow.cores or 1

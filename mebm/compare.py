@@ -267,9 +267,10 @@ def _jobs(a: Version, b: Version, found: Comparison) -> Part:
             rows.append((address, ", ".join(dict.fromkeys(own)) + same))
         elif one.outs != two.outs:
             follow += 1
-    text = f"Outputs of {follow} more jobs differ because their inputs do." if follow else ""
+    text = "Jobs made from other parameters, code or commands."
+    text += f" Outputs of {follow} more differ because their inputs do." if follow else ""
     rows = [row for row in rows if row[0] != "params"]
-    return Part("Jobs made from something else", Table(("job", "what differs"), tuple(rows)), text, "None.")
+    return Part("Jobs", Table(("job", "what differs"), tuple(rows)), text, "All jobs were made from the same.")
 
 
 def _changes(a: Version, b: Version) -> list[Change]:

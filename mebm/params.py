@@ -620,6 +620,12 @@ def load(path: str | Path) -> Params:
     return override(path, [], write=False)
 
 
+def differ(path: str | Path, assignments: list[str]) -> bool:
+    """Whether setting the values would change the file."""
+    text = Path(path).read_text(encoding="utf-8")
+    return with_values(text, assignments) != text
+
+
 def override(path: str | Path, assignments: list[str], write: bool) -> Params:
     """Read and check a parameter file with values set as `with_values` does, and write them into it if all is well.
 

@@ -124,7 +124,7 @@ def test_cells_that_differ(found):
 
 
 def test_jobs_and_the_code_that_they_read(found):
-    jobs = dict(rows(found, "Jobs made from something else"))
+    jobs = dict(rows(found, "Jobs"))
     assert "sgld.py" in jobs["train@one"]
     assert "the outputs are the same" in jobs["train@two"]  # its picture did not change
     assert rows(found, "Code")[-1] == ("sgld.py", "+1 −1", "train")
@@ -144,7 +144,7 @@ def test_the_workspace_is_a_version_and_its_edits_are_said(versions, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(versions, copy)
     same = compare(Version("b", copy), Version("workspace", copy))
-    assert not any(rows(same, title) for title in ("Parameters", "Tables", "Code", "Jobs made from something else"))
+    assert not any(rows(same, title) for title in ("Parameters", "Tables", "Code", "Jobs"))
     assert {row[7] for row in rows(same, "Metrics")} == {"same"}
     assert same.notes == []
     (copy / "sgld.py").write_text("K = 11\nunchanged = 1\n")

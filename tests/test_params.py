@@ -201,3 +201,84 @@ def test_lists_of_the_command_line_say_how_they_are_written(write, smoke_params)
     with pytest.raises(ParamsError, match=r"expected a list, which is written \[a, b\]$"):
         params.changed(robustness, {"radii_linf": "{a: 1}"})
     assert params.changed(robustness, {"radii_linf": "[8]"}).radii_linf == [8]
+
+
+def test_runs_lie_over_those_of_the_suite(write):
+    content = changed(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
+    loaded = params.load(write(content))
+    assert loaded.resolve("train", "mjem").train.n_steps == 7
+    assert loaded.resolve("train", "mjem").train.pyx_weight == 1.0
+    assert loaded.resolve("train", "mebm").train.n_steps == 2
+    assert loaded.analysed["mjem"]["train"]["n_steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ({"nobody": {"train": {}}}, "runs.nobody: no suite has this run; known: mebm, mjem"),
+        ({"mjem": {"train": {"n_steps": "many"}}}, "runs.mjem.train.n_steps: is 'many'"),
+        ({"mjem": {"train": {"n_step": 1}}}, "runs.mjem.train.n_step: unknown key"),
+        ({"mjem": {"trian": {}}}, "runs.mjem.trian: unknown key"),
+        ({"mjem": {"dataset": "svhn"}}, "runs.mjem.dataset: is 'svhn', expected a section"),
+        ({"mjem": 3}, "runs.mjem: is 3, expected a mapping"),
+    ],
+)
+def test_wrong_overrides_of_runs_are_named(write, runs, message):
+    with pytest.raises(ParamsError) as error:
+        params.load(write(changed(smoke.smoke_params(), "runs", runs)))
+    assert message in str(error.value)
+
+
+def test_values_are_set_in_their_own_lines_only():
+    text = (smoke.ROOT / "params.yaml").read_text()
+    changes = [
+        "++runs.mjem_mnist.train.n_steps=10",
+        "runs.mjem_mnist.train.lr=1e-3",
+        "ood.seed=4",
+        "train.grad_bound=null",
+    ]
+    after = params.with_values(text, changes)
+    differ = [new for old, new in zip(text.splitlines(), after.splitlines(), strict=True) if old != new]
+    assert [line.split("#")[0].strip() for line in differ] == [
+        "grad_bound: null",
+        "seed: 4",
+        "runs: {mjem_mnist: {train: {lr: 0.001, n_steps: 10}}}",
+    ]
+    assert all("#" in line for line in differ)
+    assert params.with_values(after, changes) == after
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("n_steps", "is no assignment"),
+        ("train.n_steps", "is no assignment"),
+        ("runs.mjem_mnist.train=1", "is no assignment"),
+        ("suite.name=x", "is no assignment"),
+        ("train.n_step=1", "the section train has no line of the key 'n_step'"),
+        ("ood.seed=[1", "'[1' is not a value"),
+        ("ood.seed=x", "ood.seed: is 'x'"),
+        ("runs.nobody.train.n_steps=1", "runs.nobody: no suite has this run"),
+        ("train.epochs=1", "has no effect, since the defaults of the suite 'demo' set train.epochs"),
+    ],
+)
+def test_wrong_assignments_are_named_and_nothing_is_written(tmp_path, assignment, message):
+    path = tmp_path / "params.yaml"
+    text = (smoke.ROOT / "params.yaml").read_text()
+    path.write_text(text)
+    with pytest.raises(ParamsError) as error:
+        params.override(path, [assignment], write=True)
+    assert message in str(error.value)
+    assert path.read_text() == text
+
+
+def test_an_assignment_is_written_once(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((smoke.ROOT / "params.yaml").read_text())
+    wanted = ["runs.mjem_mnist.train.n_steps=10"]
+    assert params.differ(path, wanted)
+    assert params.override(path, wanted, write=False).resolve("train", "mjem_mnist").train.n_steps == 10
+    assert params.load(path).resolve("train", "mjem_mnist").train.n_steps == 5
+    params.override(path, wanted, write=True)
+    assert params.load(path).resolve("train", "mjem_mnist").train.n_steps == 10
+    assert not params.differ(path, wanted)

@@ -1,0 +1,131 @@
+"""Bundles of a suite: complete, the same bytes again, and every damage is found."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from mebm.archive import bundle, verify
+from mebm.errors import DataError
+from mebm.pipeline import Job
+from stages import verify as stage
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def project(tmp_path) -> tuple[Path, SimpleNamespace]:
+    """A folder with results of three jobs and the lock file that records them, and its graph."""
+    root = tmp_path / "project"
+    files = {
+        "results/tables/demo.md": b"| fcd |\n",
+        "results/figures/a.svg": b"<svg/>",
+        "results/figures/sub/b.png": b"\x89PNG",
+        "results/run/checkpoint.pt": b"weights",
+        "results/run/log.csv": b"iteration\n",
+        "params.yaml": b"train: {}\n",
+        "dvc.yaml": b"stages: {}\n",
+    }
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    listing = [
+        {"md5": md5(files["results/figures/a.svg"]), "relpath": "a.svg"},
+        {"md5": md5(files["results/figures/sub/b.png"]), "relpath": "sub/b.png"},
+    ]
+    outs = {
+        "tables@demo": {"results/tables/demo.md": md5(files["results/tables/demo.md"])},
+        "figures": {"results/figures": md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"},
+        "train@run": {name: md5(files[name]) for name in ("results/run/checkpoint.pt", "results/run/log.csv")},
+    }
+    lock = {name: {"outs": [{"path": path, "md5": value} for path, value in of.items()]} for name, of in outs.items()}
+    lock["params"] = {"deps": [{"path": "params.yaml", "md5": md5(files["params.yaml"])}]}
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}))
+    jobs = {name: Job(name, name.split("@")[0], "", "", (), tuple(of)) for name, of in outs.items()}
+    return root, SimpleNamespace(jobs=jobs)
+
+
+@pytest.fixture
+def made(project, tmp_path) -> Path:
+    path = tmp_path / "demo.zip"
+    bundle(*project, {"python": "3.11"}, path)
+    return path
+
+
+def test_a_bundle_holds_what_a_supplement_needs_and_no_weights(made):
+    with zipfile.ZipFile(made) as archive:
+        names = set(archive.namelist())
+    assert names == {
+        *("SHA256SUMS", "environment.json", "params.yaml", "dvc.yaml", "dvc.lock", "results/tables/demo.md"),
+        *("results/figures/a.svg", "results/figures/sub/b.png", "results/run/log.csv"),
+    }
+    assert verify(made) == {"files": 9, "confirmed": 3, "outside": 1}
+
+
+def test_equal_results_give_equal_bytes(project, made, tmp_path):
+    root, graph = project
+    (root / "results" / "tables" / "demo.md").touch()
+    bundle(root, graph, {"python": "3.11"}, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == made.read_bytes()
+
+
+def test_an_incomplete_suite_is_refused_and_nothing_written(project, tmp_path):
+    root, graph = project
+    (root / "results" / "tables" / "demo.md").unlink()
+    with pytest.raises(DataError, match=r"results/tables/demo\.md: no such file, so the suite is not complete"):
+        bundle(root, graph, {}, tmp_path / "no.zip")
+    assert not (tmp_path / "no.zip").exists()
+
+
+def rewritten(path: Path, change: dict[str, bytes | None], sums: bool = False) -> Path:
+    """The bundle with files replaced, added, or left out (None); sums: with checksums that agree."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()} | change
+    contents = {name: content for name, content in contents.items() if content is not None}
+    if sums:
+        of = {name: content for name, content in contents.items() if name != "SHA256SUMS"}
+        contents["SHA256SUMS"] = "".join(f"{hashlib.sha256(c).hexdigest()}  {n}\n" for n, c in of.items()).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "sums", "message"),
+    [
+        ({"results/tables/demo.md": b"better"}, False, "results/tables/demo.md is not what SHA256SUMS says"),
+        ({"results/tables/demo.md": b"better"}, True, "results/tables/demo.md is not what dvc.lock says was made"),
+        ({"results/figures/a.svg": b"<svg>"}, True, "results/figures is not what dvc.lock says was made"),
+        ({"results/tables/demo.md": None}, False, "lacks results/tables/demo.md, which SHA256SUMS lists"),
+        ({"extra.txt": b""}, False, "holds extra.txt, which SHA256SUMS does not list"),
+        ({"params.yaml": b"train: {lr: 1}"}, True, "params.yaml is not what the results were made from"),
+        ({"SHA256SUMS": None}, False, "is no bundle of a suite"),
+        ({"dvc.lock": b"["}, True, "is no bundle of a suite"),
+    ],
+)
+def test_damage_is_found_and_named(made, capsys, change, sums, message):
+    assert stage.main([str(rewritten(made, change, sums))]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):
+    made.write_bytes(made.read_bytes()[:200])
+    assert stage.main([str(made)]) == 1
+    assert "is no readable bundle" in capsys.readouterr().err
+    assert stage.main([str(tmp_path / "none.zip")]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_the_command_says_what_it_confirmed(made, capsys):
+    assert stage.main([str(made)]) == 0
+    assert "9 files are whole; 3 outputs are what dvc.lock recorded, 1 more" in capsys.readouterr().out
