@@ -6,7 +6,6 @@ Weights, chains and data sets stay outside; the lock file in the bundle holds th
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -33,9 +32,9 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
             if not path.exists():
                 raise DataError(f"{name}: no such file, so the suite is not complete; run `snakemake` first")
             files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-            for file in files:
-                if file.suffix in KEPT and not file.name.startswith("."):
-                    contents[file.relative_to(root).as_posix()] = file.read_bytes()
+            files = [file for file in files if not file.name.startswith(".")]
+            if all(file.suffix in KEPT for file in files):  # a folder as a whole, or its hash could not be checked
+                contents |= {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
     contents[ENVIRONMENT] = (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -69,17 +68,14 @@ def verify(path: Path) -> dict[str, int]:
             raise DataError(f"{path}: holds {name}, which {SUMS} does not list; get the bundle again")
         if hashlib.sha256(contents[name]).hexdigest() != listed[name]:
             raise DataError(f"{path}: {name} is not what {SUMS} says; get the bundle again")
-    if _md5(contents.get("params.yaml", b"")) != params:
+    if md5(contents.get("params.yaml", b"")) != params:
         raise DataError(f"{path}: params.yaml is not what the results were made from, as dvc.lock says")
     confirmed = 0
-    for out, md5 in recorded.items():
-        inside = {name: contents[name] for name in contents if name == out or name.startswith(f"{out}/")}
+    for out, hash_ in recorded.items():
+        inside = {name.removeprefix(f"{out}/"): contents[name] for name in contents if f"{name}/".startswith(f"{out}/")}
         if not inside:
             continue
-        found = _folder_md5(out, inside) if md5.endswith(".dir") else _md5(inside[out])
-        if found != md5:
-            if md5.endswith(".dir") and not all(PurePosixPath(name).suffix in KEPT for name in inside):
-                continue
+        if (folder_md5(inside) if hash_.endswith(".dir") else md5(inside[out])) != hash_:
             raise DataError(f"{path}: {out} is not what dvc.lock says was made")
         confirmed += 1
     return {"files": len(contents) + 1, "confirmed": confirmed, "outside": len(recorded) - confirmed}
@@ -98,15 +94,13 @@ def _read(path: Path) -> dict[str, bytes]:
         raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
 
 
-def _md5(content: bytes) -> str:
+def md5(content: bytes) -> str:
+    """DVC's hash of a file."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _folder_md5(folder: str, files: dict[str, bytes]) -> str:
-    """The hash that DVC gives a folder: that of the list of its files' hashes, in the order of their names."""
-    return _md5(_listing((name.removeprefix(f"{folder}/"), content) for name, content in files.items())) + ".dir"
-
-
-def _listing(files: Iterable[tuple[str, bytes]]) -> bytes:
-    entries = sorted((tuple(PurePosixPath(name).parts), name, _md5(content)) for name, content in files)
-    return json.dumps([{"md5": md5, "relpath": name} for _, name, md5 in entries], sort_keys=True).encode()
+def folder_md5(files: dict[str, bytes]) -> str:
+    """DVC's hash of a folder, from its files by their paths in it: that of the list of their hashes, by path."""
+    ordered = sorted(files.items(), key=lambda item: PurePosixPath(item[0]).parts)
+    entries = [{"md5": md5(content), "relpath": name} for name, content in ordered]
+    return md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mebm import params
 from mebm.errors import MebmError
+from mebm.pipeline import Graph
+from mebm.strays import remove_strays
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the resolved files")
     args = parser.parse_args(argv)
     try:
-        params.write_all_resolved(params.load(args.params), args.out)
+        settings = params.load(args.params)
+        params.write_all_resolved(settings, args.out)
+        root = args.params.parent
+        if (root / "dvc.yaml").is_file():
+            for path in remove_strays(Graph(root / "dvc.yaml", settings), root):
+                print(f"removed {path}: no job of this suite makes it; DVC's cache has it", file=sys.stderr)
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -9,14 +9,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from mebm.archive import bundle, verify
+from mebm.archive import bundle, md5, verify
 from mebm.errors import DataError
 from mebm.pipeline import Job
 from stages import verify as stage
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 @pytest.fixture

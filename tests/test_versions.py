@@ -1,0 +1,155 @@
+"""Versions of results under both engines: shared through remotes, overridden, queued, compared, bundled."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import smoke
+from engines import copy_project, digests, planned, run, stale
+
+WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+pytestmark = pytest.mark.slow
+
+
+def commit(folder: Path, message: str) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", *WHO, "commit", "--quiet", "--message", message)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """A project whose results are committed."""
+    content = smoke.smoke_params()
+    content["suite"] = smoke.suite("smoke", {"digits": {}}, content["suite"]["trained"])
+    folder = copy_project(tmp_path_factory.mktemp("versions") / "published", content)
+    run(folder, "git", "config", "user.name", "x")
+    run(folder, "git", "config", "user.email", "x@example.org")
+    run(folder, "snakemake")
+    commit(folder, "results")
+    return folder
+
+
+@pytest.fixture
+def project(published, tmp_path) -> Path:
+    """A copy of it, with a cache of its own."""
+    return Path(shutil.copytree(published, tmp_path / "project", symlinks=True))
+
+
+def clone(source: Path, target: Path) -> Path:
+    run(source, "git", "clone", "--quiet", str(source), str(target))
+    return target
+
+
+def add_remote(folder: Path, url: str, **options: str) -> None:
+    run(folder, "dvc", "remote", "add", "--local", "--default", "store", url)
+    for key, value in options.items():
+        run(folder, "dvc", "remote", "modify", "--local", "store", key, value)
+
+
+def nothing_to_do(folder: Path) -> bool:
+    return planned(folder) == set() and stale(folder) == set()
+
+
+def test_a_clone_pulls_from_a_folder_and_has_nothing_to_do(published, tmp_path):
+    store = tmp_path / "store"
+    sharer = Path(shutil.copytree(published, tmp_path / "sharer", symlinks=True))
+    add_remote(sharer, str(store))
+    run(sharer, "dvc", "push")
+    user = clone(sharer, tmp_path / "user")
+    add_remote(user, str(store))
+    run(user, "dvc", "pull", "tables@demo")
+    assert {path.name for path in user.glob("results/**/*") if path.is_file()} == {"demo.md", "demo.csv", "demo.tex"}
+    run(user, "dvc", "pull")
+    assert nothing_to_do(user)
+    assert digests(user) == digests(published)
+    run(user, "snakemake")
+    assert nothing_to_do(user)
+    assert not list((user / "logs").glob("train.*.log"))
+
+
+def test_a_clone_pulls_from_s3_and_has_nothing_to_do(project, tmp_path, monkeypatch):
+    boto3 = pytest.importorskip("boto3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        access = {"access_key_id": "key", "secret_access_key": "secret", "region": "us-east-1"}
+        access["endpointurl"] = f"http://{host}:{port}"
+        boto3.client(
+            "s3",
+            endpoint_url=access["endpointurl"],
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+            region_name="us-east-1",
+        ).create_bucket(Bucket="results")
+        add_remote(project, "s3://results/mebm", **access)
+        run(project, "dvc", "push")
+        user = clone(project, tmp_path / "user")
+        add_remote(user, "s3://results/mebm", **access)
+        run(user, "dvc", "pull")
+        assert nothing_to_do(user)
+        # and where the cache is gone, a version is compared from the remote
+        shutil.rmtree(user / ".dvc" / "cache")
+        text = run(user, "python", "-m", "stages.compare", "HEAD", "workspace")
+        assert "note:" not in text
+        assert text.count("same") >= 4
+    finally:
+        server.stop()
+
+
+def test_going_back_to_an_older_version_trains_nothing(project):
+    before = digests(project)
+    run(project, "snakemake", "--config", "set=runs.mjem.train.n_steps=1")
+    commit(project, "one step")
+    assert digests(project) != before
+    run(project, "git", "checkout", "--quiet", "HEAD~1")
+    run(project, "dvc", "checkout")
+    assert nothing_to_do(project)
+    assert digests(project) == before
+
+
+def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(project):
+    override = ("--config", "set=runs.mjem.train.n_steps=1")
+    text = (project / "params.yaml").read_text()
+    assert "train" in run(project, "snakemake", "-n", *override)
+    assert (project / "params.yaml").read_text() == text  # a dry run writes nothing
+    assert nothing_to_do(project)
+    run(project, "snakemake", *override)
+    assert "n_steps: 1" in (project / "results" / "params" / "train.mjem.yaml").read_text()
+    assert "n_steps: 2" in (project / "results" / "params" / "train.mebm.yaml").read_text()
+    assert nothing_to_do(project)
+    shown = run(project, "python", "-m", "stages.compare", "HEAD")
+    assert re.search(r"train\.n_steps +2 +1 +mjem", shown)
+    error = run(project, "snakemake", "--config", "set=runs.mjem.train.n_steps=-1", status=1)
+    assert "runs.mjem.train.n_steps: is -1" in error
+    assert nothing_to_do(project)
+    assert "--config sett: unknown" in run(project, "snakemake", "--config", "sett=1", status=1)
+
+
+def test_queued_experiments_run_and_failed_ones_stay_visible(project):
+    run(project, "dvc", "exp", "run", "--queue", "--name", "one", "-S", "++runs.mjem.train.n_steps=1")
+    run(project, "dvc", "exp", "run", "--queue", "--name", "wrong", "-S", "++runs.mjem.train.n_steps=-1")
+    run(project, "dvc", "queue", "start", "--jobs", "2")
+    log = run(project, "dvc", "queue", "logs", "--follow", "one")
+    run(project, "dvc", "queue", "logs", "--follow", "wrong")
+    table = run(project, "dvc", "exp", "show", "--csv", "--only-changed")
+    lines = {name: line for line in table.splitlines() for name in ("one", "wrong") if f",{name}," in f",{line},"}
+    head = table.splitlines()[0].split(",")
+    assert "Success" in lines["one"], log
+    assert "Failed" in lines["wrong"]
+    assert {"mjem.fcd", "mjem.accuracy", "runs.mjem.train.n_steps"} <= set(head)
+    assert "mebm.fcd" not in head  # it did not change
+    assert "runs.mjem.train.n_steps: is -1" in run(project, "dvc", "queue", "logs", "wrong")
+    shown = run(project, "python", "-m", "stages.compare", "HEAD", "one")
+    assert re.search(r"train\.n_steps +2 +1 +mjem", shown)
+    assert nothing_to_do(project)  # the workspace was not touched
+
+
+def test_a_suite_is_bundled_and_verified(project):
+    run(project, "python", "-m", "stages.archive")
+    assert "files are whole" in run(project, "python", "-m", "stages.verify", "results/smoke.zip")
+    (project / "results" / "tables" / "demo.md").write_text("better\n")
+    error = run(project, "python", "-m", "stages.archive", "--out", "no.zip", status=1)
+    assert "tables@demo, report@smoke: not up to date" in error
+    assert not (project / "no.zip").exists()
