@@ -1,4 +1,7 @@
-"""GPUs shared out between training jobs on one machine: each takes one that no other has, until its process ends."""
+"""GPUs shared out between training jobs on one machine: each takes one that no other has, until its process ends.
+
+In a Slurm job only those of the same job share: what Slurm gave one job no other has, though all may call theirs 0.
+"""
 
 import fcntl
 import os
@@ -43,11 +46,13 @@ def claim(device: str, say: Callable[[str], None], count: int = 1, poll: float =
         raise ParamsError(f"train.devices is {count}, but {len(ids)} GPUs are visible; lower it")
     folder = Path(tempfile.gettempdir()) / f"mebm-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    job = os.environ.get("SLURM_JOB_ID")
     told = False
     while True:
         taken: dict[str, IO] = {}
         for name in ids:
-            file = open(folder / re.sub(r"\W", "_", name), "a")  # noqa: SIM115 held until the process ends
+            lock = folder / re.sub(r"\W", "_", f"{job}.{name}" if job else name)
+            file = open(lock, "a")  # noqa: SIM115 held until the process ends
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -1,0 +1,40 @@
+"""The pipeline through a real Slurm of one node, with what can happen to its jobs: tests/slurm.py."""
+
+import pytest
+import slurm
+import yaml
+from smoke import ROOT
+
+from mebm import params
+from mebm.pipeline import Graph
+
+
+def test_the_slurm_profile_keeps_the_default_one_and_names_real_stages():
+    default, profile = (
+        yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text()) for name in ("default", "slurm")
+    )
+    kept = {key: value for key, value in default.items() if key != "cores"}
+    assert {key: profile[key] for key in kept} == kept
+    stages = set(Graph(ROOT / "dvc.yaml", params.load(ROOT / "params.yaml")).stages)
+    assert set(profile["set-resources"]) <= stages | {"import_checkpoint"}
+    assert "gpu" not in profile["set-resources"]["train"]  # train.devices, from the Snakefile
+    slots = next(int(entry.removeprefix("slots=")) for entry in profile["resources"])
+    assert profile["set-resources"]["params"]["slots"] == slots > profile["jobs"]
+
+
+def test_another_slurm_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "CONFIG", tmp_path)
+    (tmp_path / "slurm.conf").write_text("ClusterName=real\n")
+    assert slurm.foreign() == f"{tmp_path}/slurm.conf belongs to another Slurm; it is left alone"
+    (tmp_path / "slurm.conf").write_text(f"{slurm.MARK}ClusterName=mebm\n")
+    assert slurm.foreign() is None or "slurm.conf" not in slurm.foreign()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(slurm.missing() is not None, reason=str(slurm.missing()))
+def test_interrupted_training_on_slurm_ends_in_the_bytes_of_a_local_run(tmp_path):
+    lines: list[str] = []
+    content = slurm.small_params()
+    content["suite"]["analysed"] = {}
+    slurm.through_slurm(tmp_path / "run", content, lines.append)
+    assert sum("goes on from iteration" in line for line in lines) == 4
