@@ -22,6 +22,7 @@ from stages import (
     dataset,
     features,
     gaussian,
+    metrics,
     params,
     quality,
     reference,
@@ -449,3 +450,16 @@ def test_held_out_labels_that_do_not_fit_are_told_before_training(made, run_stag
         assert status == 1
         assert "labels do not fit a classifier of 10 classes" in error_line(err)
         assert not (tmp_path / "train").exists()
+
+
+def test_metrics_hold_a_column_a_run_and_number(tmp_path):
+    """Counts and what does not exist are left out, as is a run without a summary."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
+    summary_folder = tmp_path / "summary"
+    summary_folder.mkdir()
+    record = {"fcd": 0.5, "n_images": 100, "accuracy": None, "loss": None, "release": {"fcd": 0.6, "n_images": 90}}
+    (summary_folder / "mebm.json").write_text(json.dumps(record))
+    common = ["--suite", "smoke", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
+    out = tmp_path / "metrics.json"
+    assert metrics.main([*common, "--summary", str(summary_folder), "--out", str(out)]) == 0
+    assert json.loads(out.read_text()) == {"mebm": {"fcd": 0.5, "release": {"fcd": 0.6}}}
