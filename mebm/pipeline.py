@@ -83,7 +83,9 @@ class Graph:
         """Dependencies of a job as files: a folder stands for every output of the graph inside it."""
         files = []
         for dep in self.jobs[f"{stage}@{name}" if name else stage].deps:
-            inside = [out for job in self.jobs.values() for out in job.outs if out.startswith(f"{dep}/")]
+            is_file = PurePosixPath(dep).suffix
+            outs = () if is_file else (out for job in self.jobs.values() for out in job.outs)
+            inside = [out for out in outs if out.startswith(f"{dep}/")]
             files += inside or [dep]
         return files
 
