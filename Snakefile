@@ -24,11 +24,13 @@ from mebm.errors import MebmError, ParamsError
 from mebm.files import write_text
 from mebm.pipeline import PARAMS_STAGE, Graph
 from mebm.times import settle
+from stages.locks import repair_record
 
 # --config set=runs.NAME.train.n_steps=10 plans with the value and, when jobs start, writes it into params.yaml, as
 # `dvc exp run -S` does, so that both engines go on from the same file.
 SET = config.pop("set", [])
 SET = SET if isinstance(SET, list) else [SET]
+repair_record()
 try:
     if config:
         raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")

@@ -13,6 +13,7 @@ from mebm import params
 from mebm.errors import DataError
 from mebm.pipeline import Graph
 from mebm.times import changed_jobs, settle
+from stages.locks import repair_record
 
 PIPELINE = """
 stages:
@@ -81,3 +82,17 @@ def test_without_a_lock_file_or_dvc_times_stay(graph, monkeypatch):
     Path("dvc.lock").unlink()
     settle(graph)
     assert times() == [3000, 2000, 1000]
+
+
+@pytest.mark.parametrize("left", ["", '{"read": {', "[]"])
+def test_half_a_record_of_locks_is_mended_and_a_whole_one_kept(graph, left):
+    record = Path(".dvc/tmp/rwlock")
+    assert not repair_record()
+    record.write_text(left)
+    run(Path(), "dvc", "repro", "--force", status=255)  # DVC refuses to read it
+    assert repair_record()
+    assert not record.exists()
+    run(Path(), "dvc", "repro", "--force")
+    record.write_text('{"read": {}, "write": {}}')
+    assert not repair_record()
+    assert record.is_file()
