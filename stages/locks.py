@@ -68,7 +68,6 @@ def repair_record() -> bool:
     """
     if _is_whole():
         return False
-    from dvc.fs import localfs
     from dvc.lock import LockError, make_lock
 
     for _ in range(100):
