@@ -159,6 +159,9 @@ def _parameters(a: dict[str, dict], b: dict[str, dict], found: Comparison) -> Pa
             for key, value in keys.items()
         }
 
+    head = ("parameter", found.a, found.b, "of")
+    if unknown := [title for title, resolved in ((found.a, a), (found.b, b)) if not resolved]:
+        return Part("Parameters", Table(head, ()), empty=f"Not known: those of {' and '.join(unknown)} are not here.")
     one, two = values(a), values(b)
     names = [{name for name, _, _ in side} for side in (one, two)]
     for this, other, title in ((*names, found.a), (*reversed(names), found.b)):
@@ -177,7 +180,7 @@ def _parameters(a: dict[str, dict], b: dict[str, dict], found: Comparison) -> Pa
     for (key, before, after), of in differ.items():
         every = len(of) > 1 and set(of) == having[key]
         rows.append((key, before, after, "all" if every else ", ".join(of)))
-    return Part("Parameters", Table(("parameter", found.a, found.b, "of"), tuple(rows)), "", "No parameter differs.")
+    return Part("Parameters", Table(head, tuple(rows)), empty="No parameter differs.")
 
 
 def _plain(value: object) -> str:
@@ -302,7 +305,9 @@ def _notes(a: Version, b: Version) -> list[str]:
         if version.absent:
             some = sorted(version.absent)
             files = f"{', '.join(some[:3])}{f' and {len(some) - 3} more' if len(some) > 3 else ''}"
-            notes.append(f"{version.name}: neither in DVC's cache nor in a remote: {files}")
+            notes.append(
+                f"{version.name}: neither in DVC's cache nor in a remote: {files}; add the remote, or run it again"
+            )
     packages = [_packages(version) for version in (a, b)]
     for name in sorted(set(packages[0]) & set(packages[1])):
         if packages[0][name] != packages[1][name]:

@@ -164,8 +164,10 @@ def test_what_is_neither_in_the_cache_nor_in_a_remote_is_said(versions, tmp_path
     shutil.rmtree(store)
     shutil.rmtree(copy / ".dvc" / "cache", ignore_errors=True)
     gone = compare(Version("a", copy), Version("workspace", copy))
-    assert any(note.startswith("a: neither in DVC's cache nor in a remote: ") for note in gone.notes)
+    assert any(note.startswith("a: neither in DVC's cache nor in a remote") for note in gone.notes)
     assert [grid.a for grid in gone.grids] == [None, None]
+    parameters = next(part for part in gone.parts if part.title == "Parameters")
+    assert parameters.empty.startswith("Not known: those of a (")
 
 
 def test_markdown_and_page_hold_it_all(found):
