@@ -386,7 +386,7 @@ def _interrupt(watch: Watch, first: str, second: str) -> None:
         return [watch.interrupted(*step) for step in steps]
 
     with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(story, (first, "kill -9", _kill), (first, "time limit", None))
+        one = pool.submit(story, (first, "kill -9", _kill), (first, "asked to end before its time limit", None))
         two = pool.submit(story, (second, "requeued", _requeue), (second, "scancel", _scancel))
         killed, timed_out = one.result()
         requeued, cancelled = two.result()
