@@ -257,6 +257,28 @@ def test_devices_are_shared_out_and_freed(monkeypatch, tmp_path):
             job.communicate()
 
 
+def test_slurm_jobs_that_all_call_their_gpu_0_do_not_wait_for_each_other(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.delenv("MEBM_DEVICES", raising=False)
+    script = (
+        "import sys; from mebm.devices import claim\n"
+        "print(claim('auto', lambda line: print(line, flush=True), poll=0.05), flush=True)\n"
+        "sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": smoke.ROOT}
+    jobs = []
+    try:
+        for number in ("7", "8", "8"):
+            environment = {**os.environ, "TMPDIR": str(tmp_path), "SLURM_JOB_ID": number}
+            jobs.append(subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes))
+            expected = "0\n" if len(jobs) < 3 else "waiting for one of the GPUs 0: all are training\n"
+            assert jobs[-1].stdout.readline() == expected
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+
+
 def test_visible_devices(monkeypatch):
     monkeypatch.delenv("MEBM_DEVICES", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
