@@ -2,7 +2,9 @@
 
 kernels.cpp holds them; it is compiled once for a machine, at first use. The mathematics is the same as PyTorch's,
 rounding is not: in float32 a convolution differs by 1e-5 of its largest value, a weight gradient by 5e-5. With bf16
-autocast images are kept in bf16 and all arithmetic is float32, which is more exact than a bf16 convolution.
+autocast images are kept in bf16; sums, transforms and normalisation are float32. Products are of 16 bits where the
+processor has them: integers with a scale a tile and a filter (AVX-512 VNNI), and in weight gradients bf16 (AVX-512
+BF16), so that errors are about those of PyTorch's bf16 convolutions; elsewhere they are float32 too, and more exact.
 """
 
 import ctypes
