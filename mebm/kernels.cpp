@@ -3,7 +3,7 @@
 // winograd: 3x3 convolution, stride 1, zero padding 1, by F(4x4, 3x3): 36 multiplications an output tile take the place of
 // nine times sixteen (Lavin and Gray 2016). Tiles are transformed, multiplied and transformed back in blocks that stay in
 // a core's second-level cache. Images are float32 or bf16; sums and transforms are float32. With bf16 images products are
-// of 16 bits where the processor has them, at twice the rate: see Wide and Narrow.
+// of 16 bits where the processor has them, at twice the rate: see Integer and Pairs.
 //
 // norm_act: BatchNorm with the batch's statistics and LeakyReLU in one, forward and backward, float32 or bf16 images and
 // float32 statistics; memory is passed over five times instead of eleven.

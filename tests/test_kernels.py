@@ -94,7 +94,7 @@ def test_bf16_is_about_as_exact_as_a_bf16_convolution_of_pytorch(c, k, side):
     eager, native = numbers(copy.deepcopy(conv), torch.bfloat16), numbers(ours, torch.bfloat16)
     # weight gradients have 64 to 1024 tiles to sum here, of little but noise; training's are a tenth of this
     for values, theirs, reference, factor in zip(native, eager, exact, (2, 2, 2, 8), strict=True):
-        assert 1e-4 < mean_error(values, reference) < factor * mean_error(theirs, reference)
+        assert mean_error(values, reference) < factor * mean_error(theirs, reference)
 
 
 @needs_compiler
