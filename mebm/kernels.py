@@ -2,7 +2,9 @@
 
 kernels.cpp holds them; it is compiled once for a machine, at first use. The mathematics is the same as PyTorch's,
 rounding is not: in float32 a convolution differs by 1e-5 of its largest value, a weight gradient by 5e-5. With bf16
-autocast images are kept in bf16 and all arithmetic is float32, which is more exact than a bf16 convolution.
+autocast images are kept in bf16; sums, transforms and normalisation are float32. Products are of 16 bits where the
+processor has them: integers with a scale a tile and a filter (AVX-512 VNNI), and in weight gradients bf16 (AVX-512
+BF16), so that errors are about those of PyTorch's bf16 convolutions; elsewhere they are float32 too, and more exact.
 """
 
 import ctypes
@@ -14,6 +16,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +28,22 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 LANES = 16  # channels come in multiples of it
 DTYPES = (torch.float32, torch.bfloat16)  # of images
-# F(4x4, 3x3), points 0, 1, -1, 2, -2 and infinity: filters are transformed by G w G^T
-_G = torch.tensor(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ],
-    dtype=torch.float64,
-)
-_BOTH = torch.kron(_G, _G).float()  # [36, 9]
+CHUNK, SUM = 128, 2.0**31 / 32768  # kernels.cpp: channels summed in 32 bits; what integers of a filter may add up to
+
+
+def _filter_transform(a: float, b: float, s: float) -> Tensor:
+    """F(4x4, 3x3), points 0, a, -a, b, -b and infinity: filters are transformed by G w G^T; this is kron(G, G)."""
+
+    def rows(p: float, q: float, scale: float) -> list[list[float]]:
+        by = scale / (2 * p**2 * (p**2 - q**2))
+        return [[by, by * p, by * p**2], [by, -by * p, by * p**2]]
+
+    g = [[1 / (a * b) ** 2, 0, 0], *rows(a, b, 1), *rows(b, a, s), [0, 0, 1]]
+    return torch.kron(torch.tensor(g, dtype=torch.float64), torch.tensor(g, dtype=torch.float64)).float()  # [36, 9]
+
+
+# as in kernels.cpp, for images of either type
+_POINTS = {torch.float32: _filter_transform(1, 2, 1), torch.bfloat16: _filter_transform(11 / 16, 3 / 2, 2)}
 
 
 @cache
@@ -65,7 +71,7 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(path))
     pointer, number, real, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_long
     for kind in ("float", "bf16"):
-        getattr(loaded, f"winograd_{kind}").argtypes = [pointer] * 4 + [number] * 6
+        getattr(loaded, f"winograd_{kind}").argtypes = [pointer] * 5 + [number] * 6
         getattr(loaded, f"winograd_weight_{kind}").argtypes = [pointer] * 4 + [number] * 6
         forward, backward = getattr(loaded, f"norm_act_{kind}"), getattr(loaded, f"norm_act_back_{kind}")
         forward.argtypes = [pointer] * 8 + [size, number, real, real, real, number]
@@ -74,20 +80,37 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def transformed(weight: Tensor) -> Tensor:
-    """Winograd transforms of filters [K, C, 3, 3]: [36, C, K]."""
+class Filters(NamedTuple):
+    """Winograd transforms of filters: float32 [36, C, K], or int16 [36, C / 2, K, 2] worth `scales` [K] each."""
+
+    values: Tensor
+    scales: Tensor | None = None
+
+
+def transformed(weight: Tensor, dtype: torch.dtype) -> Filters:
+    """Transforms of filters [K, C, 3, 3] for images of a type."""
     k, c = weight.shape[:2]
     with torch.autocast("cpu", enabled=False):  # which would make this product bf16
-        return (_BOTH @ weight.detach().permute(2, 3, 1, 0).reshape(9, c * k)).view(36, c, k)
+        values = (_POINTS[dtype] @ weight.detach().permute(2, 3, 1, 0).reshape(9, c * k)).view(36, c, k)
+        return _integers(values) if dtype == torch.bfloat16 and library().integer_filters() else Filters(values)
 
 
-def winograd(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolution of x [N, C, H, W], float32 or bf16, with transformed filters [36, C, K], stride 1, zero padding 1."""
+def _integers(values: Tensor) -> Filters:
+    """Transforms [36, C, K] rounded to the largest integers whose sums with 16-bit images stay within 32 bits."""
+    c, k = values.shape[1:]
+    sums = torch.stack([part.abs().sum(1).amax(0) for part in values.split(CHUNK, 1)]).amax(0)  # [K]
+    per = (SUM - CHUNK) / sums.clamp_min(1e-30)  # less what rounding may add
+    pairs = (values * per).round_().to(torch.int16).view(36, c // 2, 2, k)
+    return Filters(pairs.transpose(2, 3).contiguous(), 1 / per)
+
+
+def winograd(x: Tensor, filters: Filters, bias: Tensor | None) -> Tensor:
+    """Convolution of x [N, C, H, W], float32 or bf16, with filters transformed for it, stride 1, zero padding 1."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, c, h, w = x.shape
-    k = filters.shape[2]
+    k = filters.values.shape[2]
     y = torch.empty((n, k, h, w), dtype=x.dtype, memory_format=torch.channels_last)
-    pointers = (x.data_ptr(), filters.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr())
+    pointers = [None if tensor is None else tensor.data_ptr() for tensor in (x, *filters, bias, y)]
     if _of("winograd", x)(*pointers, n, h, w, c, k, torch.get_num_threads()):
         raise MemoryError
     return y
@@ -102,40 +125,39 @@ def weight_gradients(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     if _of("winograd_weight", x)(*pointers, n, h, w, c, k, threads):
         raise MemoryError
     with torch.autocast("cpu", enabled=False):
-        gradient = (_BOTH.T @ parts.sum(0)).view(3, 3, c, k).permute(3, 2, 0, 1)
+        gradient = (_POINTS[x.dtype].T @ parts.sum(0)).view(3, 3, c, k).permute(3, 2, 0, 1)
     return gradient.contiguous(memory_format=torch.channels_last), bias.sum(0).float()
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, filters: Tensor, mirrored: Tensor) -> Tensor:
-        ctx.trains = weight.requires_grad
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, filters: Filters, mirrored: Filters) -> Tensor:
+        ctx.trains, ctx.mirrored = weight.requires_grad, mirrored
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(mirrored, *((x,) if ctx.trains else ()))
+        ctx.save_for_backward(*((x,) if ctx.trains else ()))
         return winograd(x, filters, bias)
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple:
-        mirrored, *more = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx = winograd(dy, mirrored, None) if ctx.needs_input_grad[0] else None
+        dx = winograd(dy, ctx.mirrored, None) if ctx.needs_input_grad[0] else None
         if not ctx.trains:
             return dx, None, None, None, None
-        return dx, *weight_gradients(more[0], dy), None, None
+        return dx, *weight_gradients(*ctx.saved_tensors, dy), None, None
 
 
 class Convolution(nn.Conv2d):
     """A 3x3 convolution of stride 1, by Winograd's method."""
 
-    _transforms: tuple[int, Tensor, Tensor] | None = None
+    _transforms: tuple[tuple, Filters, Filters] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype not in DTYPES:
             return super().forward(x)
-        version = self.weight._version
-        if self._transforms is None or self._transforms[0] != version:  # weights changed: once an iteration
-            mirrored = transformed(self.weight.flip(2, 3).transpose(0, 1))
-            self._transforms = (version, transformed(self.weight), mirrored)
+        key = (self.weight._version, x.dtype)
+        if self._transforms is None or self._transforms[0] != key:  # weights changed: once an iteration
+            mirrored = transformed(self.weight.flip(2, 3).transpose(0, 1), x.dtype)
+            self._transforms = (key, transformed(self.weight, x.dtype), mirrored)
         return _Convolution.apply(x, self.weight, self.bias, *self._transforms[1:])
 
 
