@@ -116,6 +116,7 @@ def test_bf16_sums_never_overflow(c):
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-4), (torch.bfloat16, 2e-2)])
 def test_norm_and_activation(dtype, limit, offset, threads):
+    torch.manual_seed(0)  # a weight near zero makes kinks of all that passes it
     norm = nn.BatchNorm2d(48, momentum=0.9)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
