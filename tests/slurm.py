@@ -269,7 +269,7 @@ class Watch:
     def text(self) -> str:
         return (self.folder / "output.txt").read_text()
 
-    def until(self, ready: Callable[[], object], what: str, seconds: float = 300):
+    def until(self, ready: Callable[[], object], what: str, seconds: float = 900):
         """Wait for something, which is returned; the run must not end before."""
         end = time.monotonic() + seconds
         while not (result := ready()):
@@ -313,7 +313,7 @@ class Watch:
         log.unlink(missing_ok=True)  # what it says from now on, the next process says
         found = self.until(lambda: (t := self.trainings().get(name)) and t[2].pid != process.pid and t, f"{name} again")
         line = r"goes on from iteration (\d+) of (\d+)"
-        at = self.until(lambda: log.is_file() and re.search(line, log.read_text()), f"{name} going on", 60)
+        at = self.until(lambda: log.is_file() and re.search(line, log.read_text()), f"{name} going on", 300)
         self.say(f"{name}: {how}; job {job} -> {found[0]} on GPU {found[1]} {at[0]}")
         assert left > 0
         assert int(at[1]) == left, f"{name} goes on from {at[1]}, but the newest state was {left}"
