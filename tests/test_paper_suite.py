@@ -117,6 +117,7 @@ def test_from_archive_to_table_in_both_engines(project, tmp_path):
     assert len(second) > 80
     of_the_suite = ("results/tables/", "results/params/all.yaml", "results/params/tables.", "results/params/start.")
     of_the_suite += ("results/params/report.", "results/paper/report.html")
+    of_the_suite += ("results/params/metrics.", "results/paper/metrics.json")
     different = {name for name, value in second.items() if first[name] != value and not name.startswith(of_the_suite)}
     assert different == {"data/imagenet32/manifest.json"}  # which names other files
     assert planned(two) == set()

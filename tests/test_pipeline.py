@@ -173,7 +173,7 @@ def test_whole_chain_under_both_engines(project):
     content = yaml.safe_load((one / "params.yaml").read_text())
     content["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.2
     stages = {**params.TRAINED_STAGES, **params.RUN_STAGES, **params.ANALYSIS_STAGES}
-    expected = {"params", "tables@demo", "report@smoke"} | {f"{stage}@mjem" for stage in stages}
+    expected = {"params", "tables@demo", "metrics@smoke", "report@smoke"} | {f"{stage}@mjem" for stage in stages}
     for folder, other in ((one, "snakemake"), (two, "dvc")):
         write_params(folder, content)
         if other == "snakemake":
