@@ -13,7 +13,7 @@ test: install
 	ruff check .
 	ruff format --check .
 	python -m pytest --numprocesses 2 -m "not gpu and not slow"
-	python -m pytest --numprocesses 2 --dist loadfile --durations 25 -m "slow and not gpu"
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 -m "slow and not gpu"
 
 install: $(VENV)/.installed
 

@@ -9,12 +9,11 @@
 #   generate, pictures, neighbours, embedding, ood, calibration, robustness   once an analysed run
 #   tables, start                                      once a table, and once the table of initial distributions
 #   metrics, report                                    once
+import atexit
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc of this environment
@@ -24,26 +23,43 @@ from mebm.errors import MebmError, ParamsError
 from mebm.files import write_text
 from mebm.pipeline import PARAMS_STAGE, Graph
 from mebm.times import settle
-from stages.locks import repair_record
+from stages.locks import readers, repair_record
 
 # --config set=runs.NAME.train.n_steps=10 plans with the value and, when jobs start, writes it into params.yaml, as
 # `dvc exp run -S` does, so that both engines go on from the same file.
 SET = config.pop("set", [])
 SET = SET if isinstance(SET, list) else [SET]
+
+
+def stop(error):
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def follow_file():
+    """The resolved parameters are those of params.yaml again: after a dry run, or where nothing was started."""
+    try:
+        params.write_resolved(params.load("params.yaml"), "results/params", readers())
+    except (MebmError, OSError):
+        pass  # the next command says what is wrong
+
+
 repair_record()
 try:
     if config:
         raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
     PARAMS = params.override("params.yaml", SET, write=False)
     GRAPH = Graph("dvc.yaml", PARAMS)
-    params.write_resolved(PARAMS, "results/params")
+    params.write_resolved(PARAMS, "results/params", readers())
+    if SET and workflow.is_main_process:
+        atexit.register(follow_file)
     if workflow.is_main_process:
         settle(GRAPH)
     PENDING = ["logs/set.txt"] if SET and params.differ("params.yaml", SET) else []
     for path in PENDING:
         write_text(path, "".join(f"{assignment}\n" for assignment in SET))
 except MebmError as error:
-    raise WorkflowError(str(error))
+    stop(error)
 
 DVC = "dvc --wait-for-lock repro --single-item "
 PRIORITY = {"train": 10}  # the longest jobs first
@@ -70,11 +86,17 @@ def makes(stage):
 
 
 onstart:
-    params.override("params.yaml", SET, write=True)
+    before = Path("params.yaml").read_text(encoding="utf-8")
+    try:
+        params.override("params.yaml", SET, write=True)
+    except (MebmError, OSError) as error:
+        stop(error)
     # Elsewhere (Slurm), this machine's speed says nothing: every training checks its own cost where it runs.
     if workflow.local_exec and any(not Path(out).exists() for job in GRAPH.of("train") for out in job.outs):
         if subprocess.run([sys.executable, "-m", "stages.cost"]).returncode:
-            raise WorkflowError("nothing was started, for the reason above")
+            if SET:
+                write_text("params.yaml", before)
+            stop("nothing was started, for the reason above")
 
 
 rule all:

@@ -1,11 +1,13 @@
 """A suite in one file, for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, sums.
 
-Weights, chains and data sets stay outside; the lock file in the bundle holds their MD5. Equal results give equal bytes.
+Weights, chains and data sets stay outside; the lock file in the bundle holds their MD5. It is DVC's, of this suite's
+jobs only and ordered by their names, so that equal results give equal bytes but for the hours that the report tells.
 """
 
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -26,6 +28,7 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
     graph: its jobs, all of which must have run. Raises DataError for an output that is not there.
     """
     contents = {name: (root / name).read_bytes() for name in SOURCES if (root / name).is_file()}
+    contents["dvc.lock"] = _lock_of(graph, root / "dvc.lock")
     for job in graph.jobs.values():
         for name in job.outs:
             path = root / name
@@ -45,19 +48,46 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
     return len(contents) + 1
 
 
-def verify(path: Path) -> dict[str, int]:
+def _lock_of(graph: Graph, path: Path) -> bytes:
+    """DVC's lock file with the jobs of a suite only, ordered by name."""
+    lock = read_lock(path)
+    stages = {address: stage for address, stage in sorted(lock["stages"].items()) if address in graph.jobs}
+    return yaml.safe_dump({**lock, "stages": stages}, sort_keys=False).encode()
+
+
+def read_lock(path: Path) -> dict:
+    """DVC's lock file. Raises DataError for one that cannot be read, as a merge can leave it."""
+    try:
+        lock = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for stage in lock["stages"].values():
+            _outputs(stage)
+        return lock
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({reason}); restore it, or settle the merge in it") from error
+
+
+def _outputs(stage: dict) -> dict[str, str]:
+    """MD5 of a stage's outputs, by path. Raises TypeError or KeyError for something else."""
+    found = {entry["path"]: entry["md5"] for entry in stage.get("outs", [])}
+    if not all(isinstance(word, str) for pair in found.items() for word in pair):
+        raise TypeError("an output's path or md5 is no text")
+    return found
+
+
+def verify(path: Path) -> tuple[int, list[str], list[str]]:
     """Check a bundle against its checksums and its lock file.
 
-    Returns how many files there are ("files"), how many recorded outputs their contents confirm ("confirmed"), and how
-    many are recorded but not in the bundle ("outside"). Raises DataError naming the first file that is missing,
-    unlisted, changed, or other than the lock file says.
+    Returns how many files there are, the recorded outputs that their contents confirm, and those that are recorded but
+    not in the bundle: weights, chains, data. Raises DataError naming the first file that is missing, unlisted, changed,
+    other than the lock file says, or a result that no job recorded.
     """
     contents = _read(path)
     try:
         lines = contents.pop(SUMS).decode().splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
         stages = yaml.safe_load(contents["dvc.lock"])["stages"]
-        recorded = {entry["path"]: entry["md5"] for stage in stages.values() for entry in stage.get("outs", [])}
+        recorded = {out: hash_ for stage in stages.values() for out, hash_ in _outputs(stage).items()}
         params = next(entry["md5"] for entry in stages["params"]["deps"] if entry["path"] == "params.yaml")
     except (KeyError, ValueError, TypeError, AttributeError, StopIteration, yaml.YAMLError) as error:
         raise DataError(f"{path}: is no bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
@@ -70,15 +100,22 @@ def verify(path: Path) -> dict[str, int]:
             raise DataError(f"{path}: {name} is not what {SUMS} says; get the bundle again")
     if md5(contents.get("params.yaml", b"")) != params:
         raise DataError(f"{path}: params.yaml is not what the results were made from, as dvc.lock says")
-    confirmed = 0
+    confirmed, outside, others = [], [], {name for name in contents if name.startswith(("results/", "data/"))}
     for out, hash_ in recorded.items():
         inside = {name.removeprefix(f"{out}/"): contents[name] for name in contents if f"{name}/".startswith(f"{out}/")}
+        others -= {out, *(f"{out}/{name}" for name in inside)}
         if not inside:
+            if PurePosixPath(out).suffix in KEPT:
+                raise DataError(f"{path}: lacks {out}, which dvc.lock says was made; get the bundle again")
+            outside.append(out)
             continue
-        if (folder_md5(inside) if hash_.endswith(".dir") else md5(inside[out])) != hash_:
+        is_file = set(inside) == {out}
+        if hash_ != (md5(inside[out]) if is_file else folder_md5(inside)):
             raise DataError(f"{path}: {out} is not what dvc.lock says was made")
-        confirmed += 1
-    return {"files": len(contents) + 1, "confirmed": confirmed, "outside": len(recorded) - confirmed}
+        confirmed.append(out)
+    if others:
+        raise DataError(f"{path}: holds {min(others)}, which no job in dvc.lock made; get the bundle again")
+    return len(contents) + 1, confirmed, outside
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -90,7 +127,7 @@ def _read(path: Path) -> dict[str, bytes]:
             if len(set(names)) != len(names):
                 raise DataError(f"{path}: holds a name twice; get the bundle again")
             return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
 
 

@@ -8,6 +8,8 @@ import difflib
 import io
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -130,23 +132,34 @@ def _digits(metric: str) -> int:
     return 2 if metric.rsplit(".", 1)[-1] in ("accuracy", "fid", "is_mean") else 3
 
 
-def _json(version: Version, path: str) -> dict | None:
-    content = version.result(path)
+@contextmanager
+def _reading(version: Version, path: str) -> Iterator[None]:
+    """Turns what goes wrong inside, with a damaged file, into a DataError that names it."""
     try:
-        return None if content is None else json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{version.name}: {path} is not valid JSON ({error}); make it again with its stage") from error
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{version.name}: {path} cannot be read ({reason}); make it again with its stage") from error
 
 
 def _resolved(version: Version) -> dict[str, dict]:
     """The parameters of every job, {"train.mjem_mnist": {section: {key: value}}}; empty where they are not here."""
-    content = version.result("results/params/all.yaml")
-    return yaml.safe_load(content) if content else {}
+    path = "results/params/all.yaml"
+    content = version.result(path)
+    with _reading(version, path):
+        found = yaml.safe_load(content) if content else {}
+        for address, job in found.items():
+            if "." not in address or not isinstance(job, dict):
+                raise ValueError(f"{address} is no job with its parameters")
+        for run in _runs(found).values():
+            if not all(isinstance(run[key], str) for key in ("dataset", "method")):
+                raise ValueError("a run without data set or method")
+        return found
 
 
 def _runs(resolved: dict[str, dict]) -> dict[str, dict]:
     """What tables say of each run."""
-    return next((record["runs"] for address, record in resolved.items() if address.startswith("start.")), {})
+    return next((job["runs"] for address, job in resolved.items() if address.startswith("start.")), {})
 
 
 def _parameters(a: dict[str, dict], b: dict[str, dict], found: Comparison) -> Part:
@@ -190,33 +203,48 @@ def _plain(value: object) -> str:
 def _metrics(a: Version, b: Version, resolved_a: dict, resolved_b: dict, found: Comparison) -> Part:
     rows = []
     one, two = _measured(a, resolved_a), _measured(b, resolved_b)
+    unknown = [
+        v.title
+        for v, r in ((a, resolved_a), (b, resolved_b))
+        if not r or _lacks(v, "results/summary", "results/baseline")
+    ]
+    alone = "not all are here" if unknown else "only one version has it"
     for dataset, method, metric in dict.fromkeys([*one, *two]):
         before, after = (side.get((dataset, method, metric), []) for side in (one, two))
-        judged = judge(metric, before, after) if before and after else (DASH, DASH, "only one version has it")
+        judged = judge(metric, before, after) if before and after else (DASH, DASH, alone)
         if method in (INITIAL, HELDOUT) and judged[2] == "one seed":
             judged = (*judged[:2], "differs")
         *protocol, key = metric.split(".")
         name = NAMES[key] + (f" ({protocol[0]})" if protocol else "")
         rows.append((dataset, method, name, _spread(metric, before), _spread(metric, after), *judged))
     head = ("data set", "method", "metric", found.a, found.b, "difference", "seed spread", "verdict")
-    return Part("Metrics", Table(head, tuple(rows)), SPREAD, "No metrics are recorded.")
+    empty = f"Not known: those of {' and '.join(unknown)} are not here." if unknown else "No metrics are recorded."
+    return Part("Metrics", Table(head, tuple(rows)), SPREAD, empty)
+
+
+def _lacks(version: Version, *folders: str) -> bool:
+    """Whether a recorded file of such a folder could not be had."""
+    return any(path.startswith(tuple(f"{folder}/" for folder in folders)) for path in version.absent)
 
 
 def _measured(version: Version, resolved: dict[str, dict]) -> dict[tuple[str, str, str], list[float]]:
     """Values of each metric, one a run, by (data set, method, metric)."""
     measured: dict[tuple[str, str, str], list[float]] = defaultdict(list)
 
-    def add(dataset: str, method: str, record: dict | None) -> None:
-        for path, value in flat(record or {}).items():
-            key = path.rsplit(".", 1)[-1]
-            if key in NAMES and value is not None:
-                measured[dataset, method, path.removeprefix("full.")].append(value * (100 if key == "accuracy" else 1))
+    def add(dataset: str, method: str, file: str) -> None:
+        content = version.result(file)
+        with _reading(version, file):
+            for path, value in flat(json.loads(content or b"{}")).items():
+                key = path.rsplit(".", 1)[-1]
+                if key in NAMES and value is not None:
+                    scale = 100 if key == "accuracy" else 1
+                    measured[dataset, method, path.removeprefix("full.")].append(scale * float(value))
 
     for run, row in _runs(resolved).items():
-        add(row["dataset"], row["method"], _json(version, f"results/summary/{run}.json"))
+        add(row["dataset"], row["method"], f"results/summary/{run}.json")
     for dataset in dict.fromkeys(row["dataset"] for row in _runs(resolved).values()):
         for part, label in (("initial", INITIAL), ("heldout", HELDOUT)):
-            add(dataset, label, _json(version, f"results/baseline/{dataset}/{part}.json"))
+            add(dataset, label, f"results/baseline/{dataset}/{part}.json")
     return measured
 
 
@@ -232,21 +260,28 @@ def _tables(a: Version, b: Version, found: Comparison) -> Part:
     for path in dict.fromkeys(path for version in (a, b) for path in version.results("results/tables", "*.csv")):
         name = path.rsplit("/", 1)[-1].removesuffix(".csv")
         one, two = _cells(a, path), _cells(b, path)
+        if path in a.absent | b.absent:
+            continue
         for row, column in dict.fromkeys([*one, *two]):
             before, after = (side.get((row, column), DASH) for side in (one, two))
             if before != after:
                 rows.append((name, ", ".join(row), column, before, after))
     head = ("table", "row", "column", found.a, found.b)
-    return Part("Tables", Table(head, tuple(rows)), "Cells that differ.", "Every table is the same.")
+    unknown = [version.title for version in (a, b) if _lacks(version, "results/tables")]
+    empty = f"Not known: those of {' and '.join(unknown)} are not here." if unknown else "Every table is the same."
+    return Part("Tables", Table(head, tuple(rows)), "Cells that differ.", empty)
 
 
 def _cells(version: Version, path: str) -> dict[tuple[tuple[str, ...], str], str]:
     """Cells of a table that are no key of their row, by (row, column)."""
     content = version.result(path)
     cells = {}
-    for row in csv.DictReader(io.StringIO((content or b"").decode())):
-        key = tuple(row[column] for column in KEY_COLUMNS if row.get(column) not in (None, "", DASH))
-        cells |= {(key, column): value for column, value in row.items() if column not in KEY_COLUMNS}
+    with _reading(version, path):
+        for row in csv.DictReader(io.StringIO((content or b"").decode())):
+            if None in row or None in row.values():
+                raise ValueError("a row has other columns than the heading")
+            key = tuple(row[column] for column in KEY_COLUMNS if row.get(column) not in (None, "", DASH))
+            cells |= {(key, column): value for column, value in row.items() if column not in KEY_COLUMNS}
     return cells
 
 
@@ -300,11 +335,13 @@ def _notes(a: Version, b: Version) -> list[str]:
     notes = []
     for version in (a, b):
         if edited := version.edited():
-            files = f"{', '.join(edited[:4])}{f' and {len(edited) - 4} more' if len(edited) > 4 else ''}"
+            files = _some(edited)
             notes.append(f"{version.name}: results were made from another content of {files}; run the pipeline there")
+        if version.changed:
+            files = _some(sorted(version.changed))
+            notes.append(f"{version.name}: not what dvc.lock records: {files}; run `dvc checkout`, or the pipeline")
         if version.absent:
-            some = sorted(version.absent)
-            files = f"{', '.join(some[:3])}{f' and {len(some) - 3} more' if len(some) > 3 else ''}"
+            files = _some(sorted(version.absent))
             notes.append(
                 f"{version.name}: neither in DVC's cache nor in a remote: {files}; add the remote, or run it again"
             )
@@ -315,13 +352,18 @@ def _notes(a: Version, b: Version) -> list[str]:
     return notes
 
 
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
 def _packages(version: Version) -> dict[str, str]:
     """Versions of the packages that metrics were computed with."""
     for job in version.jobs.values():
         for out in job.outs:
             if out.endswith("quality.json"):
-                record = (_json(version, out) or {}).get("full", {})
-                return record.get("versions", {})
+                content = version.result(out)
+                with _reading(version, out):
+                    return json.loads(content or b"{}").get("full", {}).get("versions", {})
     return {}
 
 

@@ -277,6 +277,13 @@ TABLE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
 SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",), "metrics": (), "report": ()}
 
 
+def _sections(*stages: dict[str, tuple[str, ...]]) -> set[str]:
+    return {section for group in stages for names in group.values() for section in names}
+
+
+RUN_SECTIONS = _sections(TRAINED_STAGES, IMPORTED_STAGES, RUN_STAGES, ANALYSIS_STAGES)  # that a run may set for itself
+
+
 class _Core(yaml.SafeLoader):
     """PyYAML with the scalars of YAML 1.2, as DVC reads the file: 1e-4 is a float, `no` and `on` are strings."""
 
@@ -444,11 +451,12 @@ class Params:
     def _overlay_runs(self) -> None:
         """Lay `runs` over the runs of those suites that have them."""
         suites = [s for s in (*self._raw["suites"].values(), self._raw["suite"]) if isinstance(s, dict)]
-        known = sorted({name for suite in suites for name in suite.get("runs") or {}})
+        entries = [suite["runs"] for suite in suites if isinstance(suite.get("runs"), dict)]
+        known = sorted({str(name) for names in entries for name in names})
         for name, sections in self._raw["runs"].items():
             if name not in known:
                 raise ParamsError(f"{self.path}: runs.{name}: no suite has this run; known: {', '.join(known)}")
-            self._check_sections(f"runs.{name}", sections, set(SECTIONS))
+            self._check_sections(f"runs.{name}", sections, RUN_SECTIONS)
         for suite in suites:
             for kind in ("trained", "imported", "runs", "analysed"):
                 entries = suite.get(kind)
@@ -459,7 +467,10 @@ class Params:
         own = self._raw["runs"].get(name, {})
         if not isinstance(entry, dict):
             return entry
-        return {**entry, **{section: {**(entry.get(section) or {}), **values} for section, values in own.items()}}
+        entry_of = {section: entry.get(section) or {} for section in own}
+        if not all(isinstance(values, dict) for values in entry_of.values()):
+            return entry  # which is wrong, as checking the suite will say
+        return {**entry, **{section: {**entry_of[section], **values} for section, values in own.items()}}
 
     def _check_suite(self, suite: Any) -> None:
         path = self.path
@@ -489,17 +500,12 @@ class Params:
         if both := set(suite["trained"]) & set(suite["imported"]):
             raise ParamsError(f"{path}: imported.{min(both)}: a trained run has this name; use another")
         self._check_sections("defaults", suite["defaults"], set(SECTIONS))
-        run_stages = (
-            *(*RUN_STAGES.values(), *TRAINED_STAGES.values(), *IMPORTED_STAGES.values()),
-            *ANALYSIS_STAGES.values(),
-        )
-        for kind, own, stages in (
-            ("datasets", set(), DATASET_STAGES.values()),
-            ("compared", set(), COMPARED_STAGES.values()),
-            ("trained", {"method", "dataset"}, run_stages),
-            ("imported", {"method", "dataset", "checkpoint"}, run_stages),
+        for kind, own, sections in (
+            ("datasets", set(), _sections(DATASET_STAGES)),
+            ("compared", set(), _sections(COMPARED_STAGES)),
+            ("trained", {"method", "dataset"}, RUN_SECTIONS),
+            ("imported", {"method", "dataset", "checkpoint"}, RUN_SECTIONS),
         ):
-            sections = {section for names in stages for section in names}
             for name, entry in suite[kind].items():
                 where = f"{kind}.{name}"
                 if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
@@ -716,7 +722,8 @@ def with_values(text: str, assignments: list[str]) -> str:
 
 
 def _with_run_value(text: str, keys: list[str], value: Any) -> str:
-    block = re.compile(r"^runs:[^\n#]*(#.*)?\n(?:[ ].*\n)*", re.MULTILINE)
+    # what belongs to it ends with its last indented line; blank lines and comments may stand between those
+    block = re.compile(r"^runs:[^\n#]*(#.*)?\n(?:(?:[ \t]*\n|#.*\n)*[ ]+[^\s].*\n)*", re.MULTILINE)
     match = block.search(text)
     runs = (yaml.load(match[0], Loader=_Core)["runs"] if match else None) or {}
     name, section, key = keys
@@ -731,28 +738,42 @@ def _flow(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
 
 
-def write_resolved(params: Params, folder: str | Path) -> None:
+def record(params: Params, stage: str, name: str) -> str:
+    """The text of a job's file of resolved parameters."""
+    return _dump(params.resolved(stage, name))
+
+
+def write_resolved(params: Params, folder: str | Path, readers: dict[str, int] | None = None) -> None:
     """Write `<stage>.<name>.yaml` for every job of the suite into `folder`.
 
     A file whose content would not change is left alone, so that its time tells Snakemake when a value changed. Files
     of jobs that no longer exist are removed.
+
+    readers: numbers of processes by the absolute path that they read. DVC notes what a job was made from when it ends,
+    so nothing is written, and ParamsError raised, where a file that one of them reads would change.
     """
     folder = Path(folder)
-    texts = {f"{stage}.{name}.yaml": _dump(params.resolved(stage, name)) for stage, name in params.jobs()}
-    for name, text in texts.items():
-        path = folder / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
-    for path in folder.glob("*.*.yaml"):
-        if path.name not in texts and not path.name.startswith("."):
-            path.unlink()
+    texts = {folder / f"{stage}.{name}.yaml": record(params, stage, name) for stage, name in params.jobs()}
+    new = {p: text for p, text in texts.items() if not p.is_file() or p.read_text(encoding="utf-8") != text}
+    gone = [path for path in folder.glob("*.*.yaml") if path not in texts and not path.name.startswith(".")]
+    for path in (*new, *gone):
+        if process := (readers or {}).get(str(path.resolve())):
+            stage, name, _ = path.name.split(".")
+            raise ParamsError(
+                f"{params.path}: would change {path}, and {stage} {name} is running with it (PID {process}); wait for "
+                "it, stop it, or take the change back"
+            )
+    for path, text in new.items():
+        write_text(path, text)
+    for path in gone:
+        path.unlink()
 
 
 def write_all_resolved(params: Params, folder: str | Path) -> None:
     """The same, and all of them together in `all.yaml`: the record of the suite's parameters."""
     write_resolved(params, folder)
-    record = {f"{stage}.{name}": params.resolved(stage, name) for stage, name in params.jobs()}
-    write_text(Path(folder) / "all.yaml", _dump(record))
+    everything = {f"{stage}.{name}": params.resolved(stage, name) for stage, name in params.jobs()}
+    write_text(Path(folder) / "all.yaml", _dump(everything))
 
 
 def _dump(record: dict) -> str:

@@ -33,13 +33,18 @@ def settle(graph: Graph) -> None:
 
 
 def changed_jobs() -> list[str]:
-    """Addresses of the jobs that DVC would run again. Raises DataError where DVC cannot say."""
+    """Addresses of the jobs that DVC would run again. Raises DataError, saying why, where DVC cannot say."""
     command = ("dvc", "status", "--json")
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise DataError("dvc: no such command; activate the environment (`source .venv/bin/activate`)") from error
+    try:
         return list(json.loads(done.stdout))
-    except (OSError, ValueError) as error:
-        raise DataError("`dvc status` fails; run it to see why") from error
+    except ValueError as error:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")] or done.stderr.splitlines()
+        reason = said[0].removeprefix("ERROR: ") if said else f"exit status {done.returncode}"
+        raise DataError(f"`dvc status` fails: {reason}") from error
 
 
 def _is_late(graph: Graph, job: Job) -> bool:

@@ -35,6 +35,7 @@ class Version:
         self.name, self.root = name, root
         self.rev = None if name == WORKSPACE else _resolve(root, name)
         self.absent: set[str] = set()  # recorded, but neither in the cache nor in the remote
+        self.changed: set[str] = set()  # in the workspace, but not as recorded
         lock = self.source("dvc.lock")
         if lock is None:
             raise DataError(
@@ -65,10 +66,15 @@ class Version:
     def result(self, path: str) -> bytes | None:
         """A file that a job made: from the workspace, or from DVC's cache or remote.
 
-        None where none is recorded. One that is recorded but in neither place counts as `absent`.
+        None where none is recorded. One that is recorded but in neither place counts as `absent`, and one that the
+        workspace holds otherwise than recorded as `changed`.
         """
         if self.rev is None:
-            return self.source(path)
+            content = self.source(path)
+            recorded = next((job.outs[path] for job in self.jobs.values() if path in job.outs), None)
+            if recorded and (content is None or _md5(content) != recorded):
+                self.changed.add(path)
+            return content
         if not self.records(path):
             return None
         from dvc.fs import DVCFileSystem
@@ -142,8 +148,10 @@ def _resolve(root: Path, name: str) -> str:
         with Repo(str(root)) as repo:
             if isinstance(repo.scm, NoSCM):
                 raise DataError(f"{name}: this folder is no git repository, so it has no revisions; clone the project")
-            return resolve_rev(repo.scm, name)
-    except (RevError, SCMError) as error:
+            if not name.strip():
+                raise RevError("no name")
+            return repo.scm.resolve_commit(resolve_rev(repo.scm, name)).hexsha
+    except (RevError, SCMError, AttributeError) as error:  # the last: a file or a tree, which git names the same way
         raise DataError(
             f"{name}: is no git revision, tag or DVC experiment here (`git log`, `git tag` and `dvc exp list` show "
             f"them; {WORKSPACE} is the state of the folder)"

@@ -1,6 +1,6 @@
 """Bundle a suite for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, checksums.
 
-All jobs of the suite must be up to date. `python -m stages.verify FILE` checks such a bundle.
+Run it in the project's folder, with all jobs of the suite up to date. `python -m stages.verify FILE` checks the result.
 """
 
 import argparse
@@ -19,13 +19,12 @@ from mebm.times import changed_jobs
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stages.archive", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
     parser.add_argument("--out", type=Path, help="file to write (results/<suite>.zip)")
     args = parser.parse_args(argv)
     try:
-        settings = params.load(args.params)
+        settings = params.load("params.yaml")
         out = args.out or Path("results") / f"{settings.suite}.zip"
-        graph = Graph(args.params.parent / "dvc.yaml", settings)
+        graph = Graph("dvc.yaml", settings)
         stale = [address for address in changed_jobs() if address in graph.jobs]
         if stale:
             more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"{', '.join(stale[:3])}{more}: not up to date, so the bundle would not hold what params.yaml says; "
                 "run `snakemake` first"
             )
-        count = bundle(args.params.parent, graph, environment(), out)
+        count = bundle(Path("."), graph, environment(), out)
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

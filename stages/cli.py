@@ -103,6 +103,7 @@ def execute(
     try:
         loaded = params.load(args.params)
         settings = loaded.resolve(args.stage, args.name)
+        _check_record(args, loaded)
         if hasattr(args, "inputs"):
             _complete(args, settings, loaded)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
@@ -124,6 +125,18 @@ def execute(
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+
+
+def _check_record(args: argparse.Namespace, loaded: params.Params) -> None:
+    """Raises ParamsError where DVC would record this job with other parameters than the file holds now."""
+    path = Path("results/params") / f"{args.stage}.{args.name}.yaml"
+    if os.environ.get("DVC_STAGE") != f"{args.stage}@{args.name}" or not path.is_file():
+        return
+    if path.read_text(encoding="utf-8") != params.record(loaded, args.stage, args.name):
+        raise ParamsError(
+            f"{args.params}: was changed after {path} was made from it, and the result would be recorded with that; "
+            "run `snakemake` or `dvc repro` again"
+        )
 
 
 def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(settings: params.Params, data: Path) -> int:
     rates: dict = {}
-    refused, total = [], 0.0
+    refused, limits, total = [], set(), 0.0
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on", file=sys.stderr)
     for name, run in settings.trained.items():
         shape, n_images, labelled = _size(settings, run["dataset"], data)
@@ -43,12 +43,13 @@ def work(settings: params.Params, data: Path) -> int:
         print(f"{name:28} {values}   {device}", file=sys.stderr)
         if device.type == "cpu" and job.compute.cpu_hours is not None and hours > job.compute.cpu_hours:
             refused.append(name)
+            limits.add(f"{job.compute.cpu_hours:g}")
     print(f"{len(settings.trained)} runs, about {total:,.2f} hours one after the other", file=sys.stderr)
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise ParamsError(
-            f"{', '.join(refused[:3])}{more}: more than compute.cpu_hours ({job.compute.cpu_hours:g}) on this CPU; use "
-            "a GPU, or set compute.cpu_hours to null to train here all the same"
+            f"{', '.join(refused[:3])}{more}: more than compute.cpu_hours ({' or '.join(sorted(limits))}) on this CPU; "
+            "use a GPU, or set compute.cpu_hours to null to train here all the same"
         )
     return 0
 

@@ -61,6 +61,17 @@ def _take_again(held: dict[str, dict], patience: float) -> None:
         time.sleep(0.1)
 
 
+def readers() -> dict[str, int]:
+    """What running DVC jobs read: the number of a process that lives by the absolute path."""
+    import psutil
+
+    try:
+        read = json.loads((FOLDER / "rwlock").read_text(encoding="utf-8")).get("read", {})
+    except (OSError, ValueError):  # no job ran yet, or one is writing there now
+        return {}
+    return {path: entry["pid"] for path, held in read.items() for entry in held if psutil.pid_exists(entry["pid"])}
+
+
 def repair_record() -> bool:
     """Remove DVC's record of locks where a killed command left half of it, which every later one would refuse to read.
 

@@ -21,11 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         settings = params.load(args.params)
-        params.write_all_resolved(settings, args.out)
         root = args.params.parent
         if (root / "dvc.yaml").is_file():
             for path in remove_strays(Graph(root / "dvc.yaml", settings), root):
                 print(f"removed {path}: no job of this suite makes it; DVC's cache has it", file=sys.stderr)
+        params.write_all_resolved(settings, args.out)
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -13,14 +13,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the bundle")
     args = parser.parse_args(argv)
     try:
-        found = verify(args.file)
+        files, confirmed, outside = verify(args.file)
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print(
-        f"{args.file}: {found['files']} files are whole; {found['confirmed']} outputs are what dvc.lock recorded, "
-        f"{found['outside']} more (weights, chains, data) are recorded there and not in the bundle"
-    )
+    print(f"{args.file}: {files} files are whole; {len(confirmed)} outputs are what dvc.lock recorded")
+    print(f"{len(outside)} more are recorded there and not in the bundle (weights, chains, data):")
+    print("".join(f"  {path}\n" for path in sorted(outside)), end="")
     return 0
 
 

@@ -42,8 +42,9 @@ def project(tmp_path) -> tuple[Path, SimpleNamespace]:
     }
     lock = {name: {"outs": [{"path": path, "md5": value} for path, value in of.items()]} for name, of in outs.items()}
     lock["params"] = {"deps": [{"path": "params.yaml", "md5": md5(files["params.yaml"])}]}
+    lock["tables@other"] = {"outs": [{"path": "results/tables/other.md", "md5": md5(b"of another suite")}]}
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}))
-    jobs = {name: Job(name, name.split("@")[0], "", "", (), tuple(of)) for name, of in outs.items()}
+    jobs = {name: Job(name, name.split("@")[0], "", "", (), tuple(of)) for name, of in {**outs, "params": {}}.items()}
     return root, SimpleNamespace(jobs=jobs)
 
 
@@ -61,12 +62,16 @@ def test_a_bundle_holds_what_a_supplement_needs_and_no_weights(made):
         *("SHA256SUMS", "environment.json", "params.yaml", "dvc.yaml", "dvc.lock", "results/tables/demo.md"),
         *("results/figures/a.svg", "results/figures/sub/b.png", "results/run/log.csv"),
     }
-    assert verify(made) == {"files": 9, "confirmed": 3, "outside": 1}
+    confirmed = ["results/figures", "results/tables/demo.md", "results/run/log.csv"]
+    files, found, outside = verify(made)
+    assert (files, sorted(found), outside) == (9, sorted(confirmed), ["results/run/checkpoint.pt"])
 
 
 def test_equal_results_give_equal_bytes(project, made, tmp_path):
     root, graph = project
     (root / "results" / "tables" / "demo.md").touch()
+    lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]  # DVC adds jobs as they end
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": dict(reversed(lock.items()))}, sort_keys=False))
     bundle(root, graph, {"python": "3.11"}, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == made.read_bytes()
 
@@ -102,7 +107,11 @@ def rewritten(path: Path, change: dict[str, bytes | None], sums: bool = False) -
         ({"results/tables/demo.md": None}, False, "lacks results/tables/demo.md, which SHA256SUMS lists"),
         ({"extra.txt": b""}, False, "holds extra.txt, which SHA256SUMS does not list"),
         ({"params.yaml": b"train: {lr: 1}"}, True, "params.yaml is not what the results were made from"),
+        ({"results/tables/demo.md": None}, True, "lacks results/tables/demo.md, which dvc.lock says was made"),
+        ({"results/tables/fake.md": b"best"}, True, "holds results/tables/fake.md, which no job in dvc.lock made"),
+        ({"results/tables/demo.md/x": b""}, True, "results/tables/demo.md is not what dvc.lock says was made"),
         ({"SHA256SUMS": None}, False, "is no bundle of a suite"),
+        ({"dvc.lock": b"stages: {params: {outs: [{path: a, md5: 1}]}}"}, True, "is no bundle of a suite"),
         ({"dvc.lock": b"["}, True, "is no bundle of a suite"),
     ],
 )
@@ -122,6 +131,27 @@ def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+def test_flipped_bits_end_in_one_line(made, tmp_path, capsys):
+    content = made.read_bytes()
+    with zipfile.ZipFile(made) as archive:
+        entry = max(archive.infolist(), key=lambda info: info.compress_size)
+    start = entry.header_offset + 30 + len(entry.filename)
+    for at in range(start, start + entry.compress_size, 7):
+        made.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        assert stage.main([str(made)]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_lock_file_in_a_merge_is_named(project, tmp_path):
+    root, graph = project
+    with open(root / "dvc.lock", "a") as file:
+        file.write("<<<<<<< ours\n")
+    with pytest.raises(DataError, match=r"dvc\.lock: cannot be read .* settle the merge"):
+        bundle(root, graph, {}, tmp_path / "no.zip")
+
+
 def test_the_command_says_what_it_confirmed(made, capsys):
     assert stage.main([str(made)]) == 0
-    assert "9 files are whole; 3 outputs are what dvc.lock recorded, 1 more" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "9 files are whole; 3 outputs are what dvc.lock recorded\n1 more" in said
+    assert said.endswith("  results/run/checkpoint.pt\n")

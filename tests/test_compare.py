@@ -148,8 +148,12 @@ def test_the_workspace_is_a_version_and_its_edits_are_said(versions, tmp_path):
     assert {row[7] for row in rows(same, "Metrics")} == {"same"}
     assert same.notes == []
     (copy / "sgld.py").write_text("K = 11\nunchanged = 1\n")
+    (copy / "results" / "summary" / "one.json").write_text('{"fcd": 0.1}')
+    (copy / "results" / "tables" / "demo.csv").unlink()
     edited = compare(Version("b", copy), Version("workspace", copy))
     assert "another content of sgld.py" in edited.notes[0]
+    wrong = "results/summary/one.json, results/tables/demo.csv"
+    assert edited.notes[1] == f"workspace: not what dvc.lock records: {wrong}; run `dvc checkout`, or the pipeline"
 
 
 def test_what_is_neither_in_the_cache_nor_in_a_remote_is_said(versions, tmp_path):
@@ -166,8 +170,13 @@ def test_what_is_neither_in_the_cache_nor_in_a_remote_is_said(versions, tmp_path
     gone = compare(Version("a", copy), Version("workspace", copy))
     assert any(note.startswith("a: neither in DVC's cache nor in a remote") for note in gone.notes)
     assert [grid.a for grid in gone.grids] == [None, None]
-    parameters = next(part for part in gone.parts if part.title == "Parameters")
-    assert parameters.empty.startswith("Not known: those of a (")
+    by_title = {part.title: part for part in gone.parts}
+    for title in ("Parameters", "Tables"):
+        assert by_title[title].empty.startswith("Not known: those of a ("), title
+        assert not by_title[title].table.rows
+    assert {row[7] for row in by_title["Metrics"].table.rows} == {"not all are here"}
+    neither = {part.title: part for part in compare(Version("a", copy), Version("b", copy)).parts}
+    assert neither["Metrics"].empty.startswith("Not known: those of a (")
 
 
 def test_markdown_and_page_hold_it_all(found):
@@ -196,6 +205,9 @@ def test_the_command_prints_and_writes(versions, tmp_path, monkeypatch, capsys):
     [
         (["nowhere", "b"], "nowhere: is no git revision, tag or DVC experiment here"),
         (["a", "nowhere"], "nowhere: is no git revision"),
+        (["a", ""], ": is no git revision"),
+        (["a:params.yaml", "b"], "a:params.yaml: is no git revision"),
+        (["a^{tree}", "b"], "a^{tree}: is no git revision"),
         (["empty", "b"], "empty: holds no dvc.lock, so no results are recorded there"),
     ],
 )
@@ -213,6 +225,33 @@ def test_wrong_versions_end_in_one_line(versions, tmp_path, monkeypatch, capsys,
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("params/all.yaml", b"a: [1"),
+        ("params/all.yaml", b"abc"),
+        ("params/all.yaml", b"train.one: 3"),
+        ("params/all.yaml", b"start.demo: {runs: {one: {dataset: 3}}}"),
+        ("summary/one.json", b"[1]"),
+        ("summary/one.json", b'{"fcd": "x"}'),
+        ("summary/one.json", b"{"),
+        ("tables/demo.csv", b"data set,method,fcd\ndigits,M-JEM,1,2,3\n"),
+        ("tables/demo.csv", b"data set,method,fcd\ndigits,M-JEM\n"),
+        ("tables/demo.csv", b"\xff\xfe"),
+    ],
+)
+def test_a_damaged_result_is_named_and_nothing_printed(versions, tmp_path, monkeypatch, capsys, file, content):
+    copy = tmp_path / "copy"
+    shutil.copytree(versions, copy)
+    (copy / "results" / file).write_bytes(content)
+    monkeypatch.chdir(copy)
+    assert stage.main(["a", "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert f"error: workspace: results/{file} cannot be read (" in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
 
 
 def test_a_lock_file_that_cannot_be_read_is_named(versions, tmp_path):

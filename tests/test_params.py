@@ -219,7 +219,9 @@ def test_runs_lie_over_those_of_the_suite(write):
         ({"mjem": {"train": {"n_steps": "many"}}}, "runs.mjem.train.n_steps: is 'many'"),
         ({"mjem": {"train": {"n_step": 1}}}, "runs.mjem.train.n_step: unknown key"),
         ({"mjem": {"trian": {}}}, "runs.mjem.trian: unknown key"),
-        ({"mjem": {"dataset": "svhn"}}, "runs.mjem.dataset: is 'svhn', expected a section"),
+        ({"mjem": {"dataset": "svhn"}}, "runs.mjem.dataset: unknown key; known: "),
+        ({"mjem": {"dataset": {"evaluate_on": "validation"}}}, "runs.mjem.dataset: unknown key; known: "),
+        ({"mjem": {"tables": {"digits": 2}}}, "runs.mjem.tables: unknown key; known: "),
         ({"mjem": 3}, "runs.mjem: is 3, expected a mapping"),
     ],
 )
@@ -227,6 +229,45 @@ def test_wrong_overrides_of_runs_are_named(write, runs, message):
     with pytest.raises(ParamsError) as error:
         params.load(write(changed(smoke.smoke_params(), "runs", runs)))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [5, [{"a": 1}], [1, "a"], {1: {}}, {"mjem": {"train": "abc"}}])
+def test_runs_over_a_suite_that_is_wrong_name_what_is_wrong(write, wrong):
+    content = changed(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
+    content["suite"]["runs"] = wrong
+    with pytest.raises(ParamsError):
+        params.load(write(content))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "runs:\n  a: {train: {lr: 1.0}}\n\n  b:\n    train:\n      lr: 2.0\n",
+        "runs:\n  # why\n  a: {}\n# and\n  b: {}\n",
+    ],
+)
+def test_a_section_of_runs_as_dvc_or_people_write_it_is_replaced_whole(block):
+    text = params.with_values(f"x: 1\n{block}\n# of what follows\ny: 2\n", ["runs.b.train.n_steps=3"])
+    read = yaml.safe_load(text)
+    assert read["runs"]["b"]["train"]["n_steps"] == 3
+    assert set(read["runs"]) == {"a", "b"}
+    assert text.startswith("x: 1\nruns: {")
+    assert text.endswith("}\n\n# of what follows\ny: 2\n")
+
+
+def test_what_a_running_job_reads_is_not_changed(write, smoke_params, tmp_path):
+    folder = tmp_path / "resolved"
+    params.write_resolved(params.load(write(smoke_params)), folder)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    smoke_params["suite"]["trained"]["mjem"]["train"]["n_steps"] = 9
+    smoke_params["tables"]["digits"] = 5
+    loaded = params.load(write(smoke_params))
+    readers = {str((folder / "train.mjem.yaml").resolve()): 77}
+    with pytest.raises(ParamsError, match=r"train\.mjem\.yaml, and train mjem is running with it \(PID 77\)"):
+        params.write_resolved(loaded, folder, readers)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    params.write_resolved(loaded, folder, {str((folder / "train.mebm.yaml").resolve()): 77})
+    assert "n_steps: 9" in (folder / "train.mjem.yaml").read_text()
 
 
 def test_values_are_set_in_their_own_lines_only():

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from mebm.data import save_images
-from mebm.params import load
+from mebm.params import load, write_resolved
 from stages import (
     accuracy,
     baseline,
@@ -317,6 +317,10 @@ def test_training_that_takes_too_long_on_a_cpu_is_refused(made, smoke_params, tm
     shown = capsys.readouterr().err
     assert "mebm, mjem: more than compute.cpu_hours" in error_line(shown)
     assert "2 runs, about" in shown
+    smoke_params["runs"] = {"mjem": {"compute": {"cpu_hours": None}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    assert cost.main(["--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
+    assert "mebm: more than compute.cpu_hours (1e-06) on this CPU" in error_line(capsys.readouterr().err)
 
 
 def test_images_and_manifest_must_belong_together(made, run_stage, tmp_path):
@@ -463,3 +467,18 @@ def test_metrics_hold_a_column_a_run_and_number(tmp_path):
     out = tmp_path / "metrics.json"
     assert metrics.main([*common, "--summary", str(summary_folder), "--out", str(out)]) == 0
     assert json.loads(out.read_text()) == {"mebm": {"fcd": 0.5, "release": {"fcd": 0.6}}}
+
+
+def test_a_job_does_not_start_with_other_values_than_dvc_records(made, smoke_params, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    write_resolved(load("params.yaml"), "results/params")
+    smoke_params["tables"]["digits"] = 5
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--table", "demo", "--summary", "none", "--baseline", "none", "--out", "out"]
+    monkeypatch.setenv("DVC_STAGE", "tables@demo")
+    assert tables.main(argv) == 2
+    assert "params.yaml: was changed after results/params/tables.demo.yaml" in error_line(capsys.readouterr().err)
+    write_resolved(load("params.yaml"), "results/params")
+    tables.main(argv)
+    assert "was changed" not in capsys.readouterr().err

@@ -18,6 +18,7 @@ def project(tmp_path):
         "results/summary/gone.json": b"2",
         "results/analyses/gone/ood/figures/a.svg": b"<svg/>",
         "results/gone/train/checkpoint.pt": b"weights",
+        "results/baseline2/train/log.csv": b"a run with a name like a folder's",
     }
     recorded = {name: md5(content) for name, content in files.items() if not name.endswith("svg")}
     recorded["results/analyses/gone/ood/figures"] = folder_md5({"a.svg": b"<svg/>"})
@@ -28,6 +29,7 @@ def project(tmp_path):
         cached = tmp_path / ".dvc" / "cache" / "files" / "md5" / hash_[:2] / hash_[2:]
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.touch()
+    (tmp_path / ".dvc" / "config").write_text("[core]\nno_scm = true\n")
     outs = [{"path": path, "md5": hash_} for path, hash_ in recorded.items()]
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": outs}}}))
     return tmp_path
@@ -42,7 +44,8 @@ def left(root) -> set[str]:
 
 def test_leftovers_go_and_what_is_the_suites_or_is_not_collected_stays(project):
     assert set(remove_strays(GRAPH, project)) == {"results/summary/gone.json", "results/analyses/gone/ood/figures"}
-    assert left(project) == {"results/summary/mine.json", "results/gone/train/checkpoint.pt"}
+    others = {"results/gone/train/checkpoint.pt", "results/baseline2/train/log.csv"}
+    assert left(project) == {"results/summary/mine.json", *others}
     assert not (project / "results" / "analyses" / "gone").exists()
     assert remove_strays(GRAPH, project) == []
 
@@ -61,3 +64,9 @@ def test_what_dvc_could_not_bring_back_stays(project):
 def test_without_a_lock_file_nothing_goes(project):
     (project / "dvc.lock").unlink()
     assert remove_strays(GRAPH, project) == []
+
+
+def test_the_cache_may_lie_elsewhere(project):
+    (project / ".dvc" / "cache").rename(project / "elsewhere")
+    (project / ".dvc" / "config").write_text("[core]\nno_scm = true\n[cache]\ndir = ../elsewhere\n")
+    assert "results/summary/gone.json" in remove_strays(GRAPH, project)

@@ -75,10 +75,17 @@ def test_what_dvc_calls_changed_keeps_its_time(graph):
 
 def test_without_a_lock_file_or_dvc_times_stay(graph, monkeypatch):
     set_times(source=3000, one=2000, two=1000)
-    monkeypatch.setenv("PATH", "/nowhere")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")
+        settle(graph)
+        with pytest.raises(DataError, match="activate the environment"):
+            changed_jobs()
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text("<<<<<<< ours\n")
     settle(graph)
-    with pytest.raises(DataError, match="`dvc status` fails"):
+    with pytest.raises(DataError, match=r"`dvc status` fails: .*dvc\.lock"):
         changed_jobs()
+    Path("dvc.lock").write_text(lock)
     Path("dvc.lock").unlink()
     settle(graph)
     assert times() == [3000, 2000, 1000]

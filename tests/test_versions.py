@@ -114,6 +114,13 @@ def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(proje
     text = (project / "params.yaml").read_text()
     assert "train" in run(project, "snakemake", "-n", *override)
     assert (project / "params.yaml").read_text() == text  # a dry run writes nothing
+    assert stale(project) == set()
+    assert nothing_to_do(project)
+    shutil.move(project / "results" / "mjem" / "train", project / "train")
+    refused = run(project, "snakemake", "--config", "set=runs.mjem.compute.cpu_hours=1e-9", status=1)
+    assert "mjem: more than compute.cpu_hours (1e-09)" in refused
+    assert (project / "params.yaml").read_text() == text
+    shutil.move(project / "train", project / "results" / "mjem" / "train")
     assert nothing_to_do(project)
     run(project, "snakemake", *override)
     assert "n_steps: 1" in (project / "results" / "params" / "train.mjem.yaml").read_text()
@@ -122,7 +129,9 @@ def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(proje
     shown = run(project, "python", "-m", "stages.compare", "HEAD")
     assert re.search(r"train\.n_steps +2 +1 +mjem", shown)
     error = run(project, "snakemake", "--config", "set=runs.mjem.train.n_steps=-1", status=1)
+    assert error.startswith("error: ")
     assert "runs.mjem.train.n_steps: is -1" in error
+    assert error.count("\n") == 1
     assert nothing_to_do(project)
     assert "--config sett: unknown" in run(project, "snakemake", "--config", "sett=1", status=1)
 
