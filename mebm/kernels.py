@@ -155,7 +155,7 @@ class Convolution(nn.Conv2d):
         if x.dtype not in DTYPES:
             return super().forward(x)
         key = (self.weight._version, x.dtype)
-        if self._transforms is None or self._transforms[0] != key:  # weights changed: once an iteration
+        if self._transforms is None or self._transforms[0] != key:  # once an iteration
             mirrored = transformed(self.weight.flip(2, 3).transpose(0, 1), x.dtype)
             self._transforms = (key, transformed(self.weight, x.dtype), mirrored)
         return _Convolution.apply(x, self.weight, self.bias, *self._transforms[1:])
@@ -204,15 +204,27 @@ class BatchNorm(nn.BatchNorm2d):
         return _NormAct.apply(x, self.weight, self.bias, *buffers, self.momentum, self.eps, slope)
 
 
-def use_native(model: nn.Module) -> None:
-    """Put our kernels into a model on the CPU, parameters and names unchanged. Raises ParamsError like `library`."""
+def use_native(model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> None:
+    """Put our kernels into a model on the CPU, parameters and names unchanged. Raises ParamsError like `library`.
+
+    optimiser: that of the model's weights. Convolutions keep transforms of their filters until PyTorch counts a change
+    of the weight, and fused optimisers change weights without its counting: so each step drops the transforms.
+    """
     library()
+    if optimiser is not None:
+        optimiser.register_step_post_hook(lambda *_: _forget(model))
     for parent in model.modules():
         for child in parent.children():
             if type(child) is nn.BatchNorm2d and child.num_features % LANES == 0:
                 child.__class__ = BatchNorm
             if type(child) is nn.Conv2d and _fits(child):
                 child.__class__ = Convolution
+
+
+def _forget(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, Convolution):
+            module._transforms = None
 
 
 def _fits(conv: nn.Conv2d) -> bool:

@@ -221,6 +221,21 @@ def test_training_gives_the_numbers_of_eager_float32(digits, precision, limits):
         assert abs(ours - theirs) <= limit * max(abs(theirs), 1)
 
 
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_training_goes_on_with_the_weights_that_it_has_reached(digits, optimiser):
+    """Fused optimisers change weights unseen: transforms of the first ones must not stay."""
+    options = {"batch_size": 16, "label_batch_size": 16, "buffer_size": 64, "warmup_iters": 0, "kernels": "native"}
+    train = smoke.section("train", optimiser=optimiser, lr=0.1, pyx_weight=1.0, **options)
+    run = Training(train, digits, UniformInit(digits.shape), torch.device("cpu"))
+    for _ in range(3):
+        run.step()
+    plain = build_model(digits.shape, digits.n_classes, depth=train.depth, width=train.width)
+    plain.load_state_dict(run.model.state_dict())
+    x = 2 * torch.rand(16, *digits.shape, generator=torch.Generator().manual_seed(0)) - 1
+    with torch.no_grad():
+        torch.testing.assert_close(run.model.energy(x), plain.train().energy(x), rtol=1e-3, atol=1e-3)
+
+
 def test_without_a_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
