@@ -63,7 +63,7 @@ def paper_params(files: Path) -> dict:
     shutil.copy(RELEASE, files / "released.pt")
     released = {"method": "released M-EBM", "dataset": "cifar10", "checkpoint": str(files / "released.pt")}
     tables = ("generation", "classification", "steps")
-    suite = smoke.suite("paper", datasets, trained, {"released": released}, tables, ("mjem_cifar10",))
+    suite = smoke.suite("paper", datasets, trained, {"released": released}, tables, ("mjem_cifar10", "mebm_celeba_hq"))
     suite["compared"] = {
         "svhn": {"dataset": {"source": "svhn"}},
         "celeba": {"dataset": {"source": "celeba_hq", "path": str(files / "hq"), "n_test": 5}},
