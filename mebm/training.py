@@ -143,12 +143,12 @@ class Training:
         self.model.to(device).train()
         if train.sync_batchnorm and parallel.world() > 1 and device.type == "cuda":
             self.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        if train.kernels == "native" and device.type != "cpu":
-            raise ParamsError("train.kernels is native, which runs on a CPU only; set it to torch, or use a CPU")
         if train.compile:
             self.model.backbone.compile()
         self.optimiser = make_optimiser(self.model, train)
         if train.kernels == "native":
+            if device.type != "cpu":
+                raise ParamsError("train.kernels is native, which runs on a CPU only; set it to torch, or use a CPU")
             use_native(self.model, self.optimiser)
         self.batch_size = parallel.share(train.batch_size, "train.batch_size")
         parallel.share(train.label_batch_size, "train.label_batch_size")

@@ -3,13 +3,13 @@
 Nothing is checked out. DVC's lock file says what every job was made from and what it made.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import yaml
 
+from mebm.archive import md5
 from mebm.errors import DataError
 
 WORKSPACE = "workspace"
@@ -72,7 +72,7 @@ class Version:
         if self.rev is None:
             content = self.source(path)
             recorded = next((job.outs[path] for job in self.jobs.values() if path in job.outs), None)
-            if recorded and (content is None or _md5(content) != recorded):
+            if recorded and (content is None or md5(content) != recorded):
                 self.changed.add(path)
             return content
         if not self.records(path):
@@ -104,13 +104,15 @@ class Version:
     def edited(self) -> list[str]:
         """Source files whose content is not what the recorded results were made from."""
         made_from = {
-            path: md5
+            path: recorded
             for job in self.jobs.values()
-            for path, md5 in job.deps.items()
-            if not self.records(path) and not md5.endswith(".dir")
+            for path, recorded in job.deps.items()
+            if not self.records(path) and not recorded.endswith(".dir")
         }
         found = {path: self.source(path) for path in made_from}
-        return sorted(path for path, md5 in made_from.items() if found[path] is None or _md5(found[path]) != md5)
+        return sorted(
+            path for path, recorded in made_from.items() if found[path] is None or md5(found[path]) != recorded
+        )
 
     @cached_property
     def _repo(self):
@@ -125,10 +127,6 @@ class Version:
         # the remotes of today, of which an old revision need not know
         own = {key: dict(value) for key, value in self._repo.config.items() if key in ("core", "remote", "cache")}
         return Repo(str(self.root), rev=self.rev, uninitialized=True, config=own)
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _job(stage: dict) -> Job:

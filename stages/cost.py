@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(settings: params.Params, data: Path) -> int:
     rates: dict = {}
-    refused, limits, total = [], set(), 0.0
+    refused: dict[str, str] = {}  # their limits, by run
+    total = 0.0
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on", file=sys.stderr)
     for name, run in settings.trained.items():
         shape, n_images, labelled = _size(settings, run["dataset"], data)
@@ -42,13 +43,13 @@ def work(settings: params.Params, data: Path) -> int:
         values = f"{n_images:10,} {cost.iterations:10,} {cost.flops / 1e18:9.3g} {hours:10,.2f}"
         print(f"{name:28} {values}   {device}", file=sys.stderr)
         if device.type == "cpu" and job.compute.cpu_hours is not None and hours > job.compute.cpu_hours:
-            refused.append(name)
-            limits.add(f"{job.compute.cpu_hours:g}")
+            refused[name] = f"{job.compute.cpu_hours:g}"
     print(f"{len(settings.trained)} runs, about {total:,.2f} hours one after the other", file=sys.stderr)
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        limits = " or ".join(sorted(set(refused.values())))
         raise ParamsError(
-            f"{', '.join(refused[:3])}{more}: more than compute.cpu_hours ({' or '.join(sorted(limits))}) on this CPU; "
+            f"{', '.join(list(refused)[:3])}{more}: more than compute.cpu_hours ({limits}) on this CPU; "
             "use a GPU, or set compute.cpu_hours to null to train here all the same"
         )
     return 0
