@@ -1,34 +1,30 @@
-# The graph for Snakemake, built from dvc.yaml: one rule a stage, one job an entry of the suite. Every rule runs DVC's own
-# single stage, so that DVC decides what is stale, keeps what was made, and both engines make the same artifacts. A job
-# that starts although nothing changed costs a second: DVC restores its outputs from the cache.
-#   dataset, gaussian, features, reference, baseline   once a data set
-#   compared                                           once a set that models are only compared on
-#   train, curves                                      once a trained run
-#   import_checkpoint                                  once a checkpoint of the public release
-#   sample, quality, accuracy, summary                 once a run of either kind
-#   generate, pictures, neighbours, embedding, ood, calibration, robustness   once an analysed run
-#   tables, start                                      once a table, and once the table of initial distributions
+# The graph for Snakemake, built from dvc.yaml: one rule per stage, one job per entry of the suite. Every rule runs DVC's
+# own single stage, so that DVC keeps what was made and both engines make the same artifacts. Which jobs are stale is
+# decided once, by contents (mebm/plan.py): neither file times nor what Snakemake remembers of its own runs count. A
+# stale job has the file of reasons as one more input, which is newer than everything; all other inputs are `ancient`.
+#   dataset, gaussian, features, reference, baseline   once per data set
+#   compared                                           once per set that models are only compared on
+#   train, curves                                      once per trained run
+#   import_checkpoint                                  once per checkpoint of the public release
+#   sample, quality, accuracy, summary                 once per run of either kind
+#   generate, pictures, neighbours, embedding, ood, calibration, robustness   once per analysed run
+#   tables, start                                      once per table, and once the table of initial distributions
 #   metrics, report                                    once
-import atexit
 import os
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc of this environment
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # python of this environment
 
-from mebm import params
-from mebm.errors import MebmError, ParamsError
-from mebm.files import write_text
-from mebm.pipeline import PARAMS_STAGE, Graph
-from mebm.times import settle
-from stages.locks import readers, repair_record
+from mebm import params, planning
+from mebm.errors import MebmError
+from mebm.pipeline import PARAMS_STAGE, RECORDS
 
-# --config set=runs.NAME.train.n_steps=10 plans with the value and, when jobs start, writes it into params.yaml, as
-# `dvc exp run -S` does, so that both engines go on from the same file.
-SET = config.pop("set", [])
-SET = SET if isinstance(SET, list) else [SET]
+ALL = f"{RECORDS}/all.yaml"  # written last of the records
+JOB = f"{shlex.quote(sys.executable)} -m mebm.job "
+PRIORITY = {"train": 10}  # the longest jobs first
 
 
 def stop(error):
@@ -36,48 +32,19 @@ def stop(error):
     sys.exit(1)
 
 
-def follow_file():
-    """The resolved parameters are those of params.yaml again: after a dry run, or where nothing was started."""
-    try:
-        params.write_resolved(params.load("params.yaml"), "results/params", readers())
-    except (MebmError, OSError):
-        pass  # the next command says what is wrong
-
-
-repair_record()
 try:
-    if config:
-        raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
-    PARAMS = params.override("params.yaml", SET, write=False)
-    GRAPH = Graph("dvc.yaml", PARAMS)
-    params.write_resolved(PARAMS, "results/params", readers())
-    if SET and workflow.is_main_process:
-        atexit.register(follow_file)
-    if workflow.is_main_process:
-        settle(GRAPH)
-    PENDING = ["logs/set.txt"] if SET and params.differ("params.yaml", SET) else []
-    for path in PENDING:
-        write_text(path, "".join(f"{assignment}\n" for assignment in SET))
+    PLANNED = planning.Planned(workflow, config)
 except MebmError as error:
     stop(error)
-
-DVC = "dvc --wait-for-lock repro --single-item "
-PRIORITY = {"train": 10}  # the longest jobs first
+GRAPH = PLANNED.graph
 
 
 def needs(stage):
-    return lambda wildcards: GRAPH.inputs(stage, wildcards.name)
+    return lambda wildcards: PLANNED.inputs(stage, wildcards.get("name", ""), ancient)
 
 
-def n_threads(stage, name):
-    """Threads of a job, as the parameter file fixes them."""
-    compute = getattr(PARAMS.resolve(stage, name), "compute", None)
-    return compute.cpu_threads if compute else 1
-
-
-def n_devices(stage, name):
-    """GPUs of a job: it takes them itself and waits for them; --resources gpu=N bounds how many are asked for at once."""
-    return PARAMS.resolve("train", name).train.devices if stage == "train" else 0
+def force(address):
+    return lambda wildcards: "--force" if address.format(**wildcards) in PLANNED.forced else ""
 
 
 def makes(stage):
@@ -86,36 +53,30 @@ def makes(stage):
 
 
 onstart:
-    before = Path("params.yaml").read_text(encoding="utf-8")
     try:
-        params.override("params.yaml", SET, write=True)
+        PLANNED.start()
     except (MebmError, OSError) as error:
         stop(error)
-    # Elsewhere (Slurm), this machine's speed says nothing: every training checks its own cost where it runs.
-    if workflow.local_exec and any(not Path(out).exists() for job in GRAPH.of("train") for out in job.outs):
-        if subprocess.run([sys.executable, "-m", "stages.cost"]).returncode:
-            if SET:
-                write_text("params.yaml", before)
-            stop("nothing was started, for the reason above")
 
 
 rule all:
     input:
-        "results/params/all.yaml",
+        ALL,
         [out for job in GRAPH.jobs.values() for out in job.outs if job.stage != PARAMS_STAGE],
 
 
 rule params:
-    # Reading this file has already written the resolved parameters; the job records them for DVC. It takes all cores
-    # to run first and alone, because DVC locks the folder that every other job reads from.
+    # It takes all cores to run first and alone, because DVC locks the folder that every other job reads from.
     input:
-        GRAPH.inputs(PARAMS_STAGE) + PENDING,
+        needs(PARAMS_STAGE),
     output:
-        "results/params/all.yaml",
+        ALL,
+    params:
+        force=force(PARAMS_STAGE),
     threads: workflow.resource_settings.cores or 1
     priority: 100
     shell:
-        DVC + PARAMS_STAGE
+        JOB + "{params.force} " + PARAMS_STAGE
 
 
 for stage in GRAPH.stages:
@@ -132,9 +93,11 @@ for stage in GRAPH.stages:
                 makes(stage),
             log:
                 f"logs/{stage}.{{name}}.log",
-            threads: lambda wildcards, rule=stage: n_threads(rule, wildcards.name)
+            params:
+                force=force(f"{stage}@{{name}}"),
+            threads: lambda wildcards, rule=stage: PLANNED.threads(rule, wildcards.name)
             priority: PRIORITY.get(stage, 0)
             resources:
-                gpu=lambda wildcards, rule=stage: n_devices(rule, wildcards.name),
+                gpu=lambda wildcards, rule=stage: PLANNED.devices(rule, wildcards.name),
             shell:  # formatted when the job runs, so it must not use the loop's variable
-                DVC + "{rule}@{wildcards.name}"
+                JOB + "{params.force} {rule}@{wildcards.name}"

@@ -14,7 +14,9 @@ import yaml
 
 from mebm.errors import DataError
 from mebm.files import replacing
+from mebm.hashes import folder_md5, md5
 from mebm.pipeline import Graph
+from mebm.plan import read_lock
 
 KEPT = (".json", ".yaml", ".csv", ".md", ".tex", ".html", ".svg", ".png", ".webp")  # of what jobs made
 SOURCES = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
@@ -50,21 +52,8 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
 
 def _lock_of(graph: Graph, path: Path) -> bytes:
     """DVC's lock file with the jobs of a suite only, ordered by name."""
-    lock = read_lock(path)
-    stages = {address: stage for address, stage in sorted(lock["stages"].items()) if address in graph.jobs}
-    return yaml.safe_dump({**lock, "stages": stages}, sort_keys=False).encode()
-
-
-def read_lock(path: Path) -> dict:
-    """DVC's lock file. Raises DataError for one that cannot be read, as a merge can leave it."""
-    try:
-        lock = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for stage in lock["stages"].values():
-            _outputs(stage)
-        return lock
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read ({reason}); restore it, or settle the merge in it") from error
+    stages = {address: stage for address, stage in sorted(read_lock(path).items()) if address in graph.jobs}
+    return yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False).encode()
 
 
 def _outputs(stage: dict) -> dict[str, str]:
@@ -109,8 +98,8 @@ def verify(path: Path) -> tuple[int, list[str], list[str]]:
                 raise DataError(f"{path}: lacks {out}, which dvc.lock says was made; get the bundle again")
             outside.append(out)
             continue
-        is_file = set(inside) == {out}
-        if hash_ != (md5(inside[out]) if is_file else folder_md5(inside)):
+        hashes = {name: md5(content) for name, content in inside.items()}
+        if hash_ != (hashes[out] if set(hashes) == {out} else folder_md5(hashes)):
             raise DataError(f"{path}: {out} is not what dvc.lock says was made")
         confirmed.append(out)
     if others:
@@ -129,15 +118,3 @@ def _read(path: Path) -> dict[str, bytes]:
             return {name: archive.read(name) for name in names}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
-
-
-def md5(content: bytes) -> str:
-    """DVC's hash of a file."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def folder_md5(files: dict[str, bytes]) -> str:
-    """DVC's hash of a folder, from its files by their paths in it: that of the list of their hashes, by path."""
-    ordered = sorted(files.items(), key=lambda item: PurePosixPath(item[0]).parts)
-    entries = [{"md5": md5(content), "relpath": name} for name, content in ordered]
-    return md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"

@@ -20,6 +20,7 @@ from scipy import stats
 
 from mebm.errors import DataError
 from mebm.params import SECTIONS
+from mebm.pipeline import RECORDS
 from mebm.report import Table, data_uri, flat, render
 from mebm.tables import DASH, HELDOUT, INITIAL, NAMES
 from mebm.versions import Version
@@ -296,8 +297,8 @@ def _jobs(a: Version, b: Version, found: Comparison) -> Part:
         own = ["its command"] if one.cmd != two.cmd else []
         for path in dict.fromkeys([*one.deps, *two.deps]):
             if one.deps.get(path) != two.deps.get(path):
-                if path.startswith("results/params/"):
-                    own.append("its parameters")
+                if path.startswith(f"{RECORDS}/"):
+                    own += _record_differences(a, b, address)
                 elif not (a.records(path) or b.records(path)) and not path.startswith(("results", "data")):
                     own.append(path)
         if own:
@@ -311,23 +312,34 @@ def _jobs(a: Version, b: Version, found: Comparison) -> Part:
     return Part("Jobs", Table(("job", "what differs"), tuple(rows)), text, "All jobs were made from the same.")
 
 
+def _record_differences(a: Version, b: Version, address: str) -> list[str]:
+    """What differs between the records that a job was made from: its parameters, or modules by name."""
+    one, two = a.made_from(address), b.made_from(address)
+    if one is None or two is None:
+        return ["its parameters or code"]
+    own = ["its parameters"] if {**one, "code": 0} != {**two, "code": 0} else []
+    code = a.code(address), b.code(address)
+    return own + [path for path in dict.fromkeys([*code[0], *code[1]]) if code[0].get(path) != code[1].get(path)]
+
+
 def _changes(a: Version, b: Version) -> list[Change]:
+    """Modules and data files whose meaning differs, with the lines."""
     readers: dict[str, set[str]] = defaultdict(set)
     hashes: list[dict[str, set[str]]] = []
     for version in (a, b):
         known: dict[str, set[str]] = defaultdict(set)
-        for address, job in version.jobs.items():
-            for path, md5 in job.deps.items():
-                if not version.records(path) and not path.startswith(("results", "data")) and path != "params.yaml":
-                    known[path].add(md5)
-                    readers[path].add(address.split("@")[0])
+        for address in version.jobs:
+            for path, made in version.code(address).items():
+                known[path].add(made)
+                readers[path].add(address.split("@")[0])
         hashes.append(known)
     changes = []
     for path in sorted(readers):
+        if hashes[0][path] == hashes[1][path]:
+            continue
         texts = [(version.source(path) or b"").decode(errors="replace").splitlines() for version in (a, b)]
         lines = tuple(difflib.unified_diff(*texts, f"{a.title}/{path}", f"{b.title}/{path}", lineterm="", n=3))
-        if lines or hashes[0][path] != hashes[1][path]:
-            changes.append(Change(path, tuple(sorted(readers[path])), lines))
+        changes.append(Change(path, tuple(sorted(readers[path])), lines))
     return changes
 
 

@@ -43,7 +43,7 @@ def claim(device: str, say: Callable[[str], None], count: int = 1, poll: float =
             raise ParamsError(f"compute.device is {device}, but {len(ids)} GPUs are visible; lower it, or set auto")
         ids = [ids[index]]
     if count > len(ids):
-        raise ParamsError(f"train.devices is {count}, but {len(ids)} GPUs are visible; lower it")
+        raise ParamsError(f"compute.devices is {count}, but {len(ids)} GPUs are visible; lower it")
     folder = Path(tempfile.gettempdir()) / f"mebm-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     job = os.environ.get("SLURM_JOB_ID")

@@ -44,7 +44,7 @@ def joined(device: torch.device) -> Iterator[None]:
 def share(n: int, what: str) -> int:
     """A rank's part of n. Raises ParamsError where n cannot be shared out evenly."""
     if n % world():
-        raise ParamsError(f"{what} is {n}, which {world()} processes cannot share evenly; change it or train.devices")
+        raise ParamsError(f"{what} is {n}, which {world()} processes cannot share evenly; change it or compute.devices")
     return n // world()
 
 

@@ -3,9 +3,8 @@
 A section of the file belongs to the stage of the same name. Top-level sections hold the values that all runs share;
 `defaults.SECTION` of a suite, `datasets.NAME.SECTION` and `trained.NAME.SECTION` (or `imported.NAME.SECTION`) hold
 differences only, and so does `runs.NAME.SECTION`, which is for command lines and lies over a suite's own runs.
-`resolve` lays one over the other and gives a stage the sections that it reads. `write_resolved` writes those to one
-small file for every job, and the engines watch that file: a job is stale exactly when a value that it reads has
-changed.
+`resolve` lays one over the other and gives a stage the sections that it reads; mebm/records.py says which of their
+values decide what a job computes.
 """
 
 import re
@@ -74,7 +73,9 @@ class Compute(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     cpu_threads: Annotated[int, Field(ge=1, le=256)]
     deterministic: bool
+    devices: Annotated[int, Field(ge=1, le=64)]
     eval_batch_size: Count
+    save_every: Count
     cpu_hours: Positive | None
 
 
@@ -161,12 +162,10 @@ class Train(Section):
     precision: Literal["float32", "bf16"]
     compile: bool
     kernels: Literal["torch", "native"]
-    devices: Annotated[int, Field(ge=1, le=64)]
     sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
     max_restarts: Annotated[int, Field(ge=0, le=100)]
     restart_lr_factor: Annotated[float, Field(gt=0, le=1)]
-    save_every: Count
     log_every: Count
     grid_every: Count
     snapshot_images: Count
@@ -360,7 +359,7 @@ class Params:
         )
 
     def resolved(self, stage: str, name: str) -> dict[str, Any]:
-        """The same as plain data: what the resolved parameter file of the job holds."""
+        """The same as plain data."""
         kind, stages = next((kind, stages) for kind, stages in self._entries().items() if stage in stages[1])
         entries, sections = stages[0], stages[1][stage]
         if kind == "analysed":  # any run can be looked at by hand
@@ -736,52 +735,6 @@ def _with_run_value(text: str, keys: list[str], value: Any) -> str:
 def _flow(value: Any) -> str:
     """A value on one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("\n").removesuffix("\n...")
-
-
-def record(params: Params, stage: str, name: str) -> str:
-    """The text of a job's file of resolved parameters."""
-    return _dump(params.resolved(stage, name))
-
-
-def write_resolved(params: Params, folder: str | Path, readers: dict[str, int] | None = None) -> None:
-    """Write `<stage>.<name>.yaml` for every job of the suite into `folder`.
-
-    A file whose content would not change is left alone, so that its time tells Snakemake when a value changed. Files
-    of jobs that no longer exist are removed.
-
-    readers: numbers of processes by the absolute path that they read. DVC notes what a job was made from when it ends,
-    so nothing is written, and ParamsError raised, where a file that one of them reads would change.
-    """
-    folder = Path(folder)
-    texts = {folder / f"{stage}.{name}.yaml": record(params, stage, name) for stage, name in params.jobs()}
-    new = {p: text for p, text in texts.items() if not p.is_file() or p.read_text(encoding="utf-8") != text}
-    gone = [path for path in folder.glob("*.*.yaml") if path not in texts and not path.name.startswith(".")]
-    for path in (*new, *gone):
-        if process := (readers or {}).get(str(path.resolve())):
-            stage, name, _ = path.name.split(".")
-            raise ParamsError(
-                f"{params.path}: would change {path}, and {stage} {name} is running with it (PID {process}); wait for "
-                "it, stop it, or take the change back"
-            )
-    for path, text in new.items():
-        write_text(path, text)
-    for path in gone:
-        path.unlink()
-
-
-def write_all_resolved(params: Params, folder: str | Path) -> None:
-    """The same, and all of them together in `all.yaml`: the record of the suite's parameters."""
-    write_resolved(params, folder)
-    everything = {f"{stage}.{name}": params.resolved(stage, name) for stage, name in params.jobs()}
-    write_text(Path(folder) / "all.yaml", _dump(everything))
-
-
-def _dump(record: dict) -> str:
-    class Plain(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    return yaml.dump(record, Dumper=Plain, sort_keys=True, default_flow_style=False, allow_unicode=True)
 
 
 def _shown(value: Any) -> str:

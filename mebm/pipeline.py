@@ -1,6 +1,8 @@
 """The graph of dvc.yaml with its templates filled in, for Snakemake and for the tests."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -11,6 +13,7 @@ from mebm.errors import ParamsError
 from mebm.params import Params
 
 PARAMS_STAGE = "params"
+RECORDS = "results/params"  # which that stage makes
 
 
 @dataclass(frozen=True)
@@ -67,27 +70,60 @@ class Graph:
 
     def ordered(self) -> list[Job]:
         """All jobs, each after those whose outputs it reads."""
+        return [self.jobs[address] for address in TopologicalSorter(self._needs).static_order()]
+
+    @cached_property
+    def _needs(self) -> dict[str, set[str]]:
+        """Jobs whose outputs a job reads, by address; all read the records of the first one."""
         maker = {out: job.address for job in self.jobs.values() for out in job.outs}
-        needs = {
+        first = {PARAMS_STAGE} & set(self.jobs)
+        return {
             job.address: {
                 maker[str(path)]
                 for dep in self.inputs(job.stage, job.name)
                 for path in (PurePosixPath(dep), *PurePosixPath(dep).parents)
                 if str(path) in maker
             }
+            | (first - {job.address})
             for job in self.jobs.values()
         }
-        return [self.jobs[address] for address in TopologicalSorter(needs).static_order()]
 
     def inputs(self, stage: str, name: str = "") -> list[str]:
-        """Dependencies of a job as files: a folder stands for every output of the graph inside it."""
+        """Dependencies of a job without its record: a folder stands for every output of the graph inside it."""
         files = []
         for dep in self.jobs[f"{stage}@{name}" if name else stage].deps:
-            is_file = PurePosixPath(dep).suffix
-            outs = () if is_file else (out for job in self.jobs.values() for out in job.outs)
-            inside = [out for out in outs if out.startswith(f"{dep}/")]
-            files += inside or [dep]
+            if PurePosixPath(dep).parent != PurePosixPath(RECORDS):
+                files += self.folders.get(dep) or [dep]
         return files
+
+    @cached_property
+    def folders(self) -> dict[str, list[str]]:
+        """Folders that jobs read as a whole, with the outputs of the graph inside them."""
+        deps = {dep for job in self.jobs.values() for dep in job.deps if not PurePosixPath(dep).suffix}
+        outs = [out for job in self.jobs.values() for out in job.outs]
+        return {dep: [out for out in outs if out.startswith(f"{dep}/")] for dep in sorted(deps)}
+
+    def needed(self, targets: Iterable[str]) -> set[str]:
+        """Addresses of the jobs that targets ask for, with all that those need. No target asks for everything.
+
+        A target is a job's address, a stage, or a path that a job makes or that lies in one; others ask for nothing.
+        """
+        targets = [target.rstrip("/") for target in targets]
+        asked = {
+            job.address
+            for job in self.jobs.values()
+            for target in targets
+            if target in (job.address, job.stage) or any(f"{target}/".startswith(f"{out}/") for out in job.outs)
+        }
+        if not targets or "all" in targets:
+            return set(self.jobs)
+        queue = list(asked)
+        while queue:
+            for address in self._needs[queue.pop()]:
+                if address not in asked:
+                    asked.add(address)
+                    queue.append(address)
+        return asked
 
     def options(self, stage: str, run: str) -> dict[str, str]:
         """Options of the command with which a stage looks at a run of the suite: {"checkpoint": path, ...}."""

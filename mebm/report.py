@@ -30,7 +30,7 @@ ACRONYMS = {
     "sgld": "SGLD",
 }
 # Keys of a metric record that say under which conditions it was measured, besides the parameters of its stage.
-CONDITIONS = ("status", "warning", "seed", "versions", "n_*", "*_sha256", "bn_stats", "preprocessing")
+CONDITIONS = ("status", "warning", "seed", "versions", "provenance", "n_*", "*_sha256", "bn_stats", "preprocessing")
 KEY_NUMBERS = 4  # of an analysis in the overview at most, unless its block names them
 LONGEST_LIST = 12  # values of a list that are shown one by one
 

@@ -1,7 +1,8 @@
 """Training state between two commands: saved whole, found again by what the run is, cleared when it is done.
 
 State lives outside the pipeline's outputs, which engines delete before a stage runs, in
-`.state/<run>/<hash of settings, inputs and code>/`: a changed parameter can never go on from another run's state.
+`.state/<run>/<hash of record and inputs>/`: a training whose parameters or code mean something else can never go on
+from another one's state.
 """
 
 import fcntl
@@ -17,37 +18,22 @@ from typing import Any, BinaryIO
 
 import torch
 
+from mebm.code import ROOT as ROOT_OF_CODE
+from mebm.code import fingerprint
 from mebm.errors import StateError
 
 ROOT = Path(".state")
 KEPT = 2
-_METHOD = (
-    "accuracy.py",
-    "buffer.py",
-    "data.py",
-    "energy.py",
-    "evaluation.py",
-    "gaussian.py",
-    "images.py",
-    "kernels.cpp",
-    "kernels.py",
-    "loss.py",
-    "parallel.py",
-    "seeds.py",
-    "sgld.py",
-    "state.py",
-    "training.py",
-    "wideresnet.py",
-)
 
 
-def run_key(**conditions: Any) -> str:
-    """Hash of everything that decides a run's numbers: its conditions, and the source of what computes."""
-    digest = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode())
-    digest.update(torch.__version__.encode())
-    for name in _METHOD:
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()[:16]
+def run_key(record: str, inputs: dict[str, str]) -> str:
+    """Hash of everything that decides a run's numbers, and of how states are written.
+
+    record: the job's parameters and fingerprints of its code (mebm/records.py); inputs: hashes of files, by name.
+    """
+    form = fingerprint(ROOT_OF_CODE, "mebm/state.py")
+    said = json.dumps([record, inputs, torch.__version__, form], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 class StateStore:

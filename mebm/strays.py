@@ -1,56 +1,52 @@
-"""Results of jobs that the suite no longer has, in the folders that tables and the report read as a whole."""
+"""Files of runs that the suite does not have, in folders that a job reads as a whole.
 
-import shutil
-from functools import cache
+DVC hashes such a folder with all that is in it, so a leftover of a trial run would be recorded as part of a result and
+make it stale in every clone that does not have the file. Therefore a job clears the folders that it reads before it
+works.
+"""
+
+import os
 from pathlib import Path, PurePosixPath
 
-from mebm.archive import folder_md5, md5, read_lock
-from mebm.pipeline import Graph
+from mebm.errors import DataError
+from mebm.hashes import Hashes
+from mebm.pipeline import PARAMS_STAGE, Graph
+from mebm.plan import cache_folder
 
-COLLECTED = ("data/compared", "results/summary", "results/baseline", "results/analyses", "results/tables")
 
+def remove_strays(graph: Graph, address: str, root: Path = Path(".")) -> list[str]:
+    """Remove files that no job of the graph makes from the folders that a job reads. Returns their paths.
 
-def remove_strays(graph: Graph, root: Path) -> list[str]:
-    """Remove what is recorded as an output, is none of the suite's, and lies in such a folder. Returns the paths.
-
-    DVC hashes those folders with all that is in them, so a leftover of another suite would make tables stale in every
-    clone that does not have it. Only what DVC's cache holds is removed: going back to the other suite restores it.
-    Raises DataError for a lock file that cannot be read.
+    Only what DVC's cache holds is removed: going back to a version that has it restores it. Raises DataError, and
+    removes nothing, for a file that is not in the cache, because it could be somebody's own.
     """
-    lock = root / "dvc.lock"
-    if not lock.is_file():
-        return []
-    stages = read_lock(lock)["stages"]
-    own = {out for job in graph.jobs.values() for out in job.outs}
-    removed = []
-    for entry in (entry for stage in stages.values() for entry in stage.get("outs", [])):
-        out, path = entry["path"], root / entry["path"]
-        folders = {str(parent) for parent in PurePosixPath(out).parents}
-        if out in own or not folders & set(COLLECTED) or not path.exists() or not _is_cached(root, path, entry["md5"]):
-            continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        removed.append(out)
-        for parent in path.parents:
-            if parent.relative_to(root).as_posix() in COLLECTED or any(parent.iterdir()):
+    strays = _strays(graph, address, root)
+    hashes, objects = Hashes(root), cache_folder(root) / "files" / "md5"
+    for path in strays:
+        hash_ = hashes.of(path) or ""
+        if not (objects / hash_[:2] / hash_[2:]).is_file():
+            raise DataError(
+                f"{path}: no job of this suite makes it, and DVC's cache does not hold it, but {address} reads the "
+                "folder as a whole; move the file elsewhere"
+            )
+    for path in strays:
+        (root / path).unlink(missing_ok=True)
+        for folder in Path(path).parents:
+            if folder.as_posix() in graph.folders or any((root / folder).iterdir()):
                 break
-            parent.rmdir()
-    return removed
+            (root / folder).rmdir()
+    return strays
 
 
-def _is_cached(root: Path, path: Path, recorded: str) -> bool:
-    """Whether a path still has the content that was recorded, and DVC's cache holds it."""
-    if not (_cache(root) / recorded[:2] / recorded[2:]).is_file():
-        return False
-    if path.is_file():
-        return md5(path.read_bytes()) == recorded
-    files = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".snakemake"))
-    return folder_md5({file.relative_to(path).as_posix(): file.read_bytes() for file in files}) == recorded
-
-
-@cache
-def _cache(root: Path) -> Path:
-    """Where DVC keeps contents by MD5, which its configuration can move."""
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local.path)
+def _strays(graph: Graph, address: str, root: Path) -> list[str]:
+    own = {out for job in graph.jobs.values() for out in job.outs}
+    ignored, found = Hashes(root).ignored, []
+    folders = [dep for dep in graph.jobs[address].deps if dep in graph.folders] if address != PARAMS_STAGE else []
+    for dep in folders:
+        for folder, inside, names in os.walk(root / dep):
+            inside[:] = [name for name in inside if name not in ignored]
+            for name in names:
+                path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
+                if name not in ignored and not own & {str(path), *map(str, path.parents)}:
+                    found.append(str(path))
+    return sorted(found)

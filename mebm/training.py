@@ -257,7 +257,7 @@ class Training:
         self.epochs.append(row)
 
     def _generators(self, since: int = 0) -> dict[str, torch.Generator]:
-        """A generator for each purpose and rank; anew for a run that goes on with another number of ranks."""
+        """A generator for each purpose and rank; anew for a run that goes on with other ranks or on another device."""
         of = f", rank {parallel.rank()} of {parallel.world()}" if parallel.world() > 1 else ""
         of += f", from iteration {since}" if since else ""
         seed = self.train.seed
@@ -282,6 +282,7 @@ class Training:
         self._watch.finish()
         return {
             "world": parallel.world(),
+            "device": self.device.type,
             "iteration": self.iteration,
             "model": _copied(self.model.state_dict()),
             "optimiser": _copied(self.optimiser.state_dict()),
@@ -305,13 +306,13 @@ class Training:
         self.labelled.load(record["streams"]["labelled"])
         self.restarts = record["restarts"]
         self._interval = record["interval"]
-        if record["world"] == parallel.world():
+        if (record["world"], record["device"]) == (parallel.world(), self.device.type):
             for name, generator in self.generators.items():
                 generator.set_state(record["generators"][parallel.rank()][name])
             self._sums.copy_(record["sums"][parallel.rank()])
-        else:  # other shards, so other chains from here on; the data streams go on where they were
+        else:  # other shards or another kind of generator, so other chains; the data streams go on where they were
             self.generators = self._generators(since=self.iteration)
-            self._sums.copy_(torch.stack(record["sums"]).mean(0))
+            self._sums.copy_(torch.stack(record["sums"]).mean(0).to(self.device))
         self.rows = [dict(row) for row in record["rows"]]
         self.epochs = [dict(row) for row in record["epochs"]]
         self._watch = _Watch(self.device)
@@ -433,15 +434,17 @@ def train_model(
     on_divergence: Callable[[Diverged, Training], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
     states: StateStore | None = None,
+    save_every: int = 500,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train on `data` with chains started from `init`, from the newest of `states` if there is one.
 
     test: held-out images for the classifier's accuracy at every look. on_log: called after every `log_every`
     iterations; on_look: before the first, at the end of every `grid_every` epochs and of the last; on_divergence:
-    before a divergence is acted upon. stop: asked before every iteration; when it says so the state is saved and
-    Stopped raised. Raises Diverged at a divergence, or after `max_restarts` of them with on_divergence "restart". An
-    interrupted run that goes on ends in the same numbers as one that was not.
+    before a divergence is acted upon. save_every: iterations between saved states. stop: asked before every
+    iteration; when it says so the state is saved and Stopped raised. Raises Diverged at a divergence, or after
+    `max_restarts` of them with on_divergence "restart". An interrupted run that goes on ends in the same numbers as one
+    that was not.
     """
     run = Training(train, data, init, device)
     check = 1 if parallel.world() == 1 else train.log_every  # asking all ranks takes a message
@@ -469,7 +472,7 @@ def train_model(
                     if parallel.rank() == 0:
                         run.evaluate(test, eval_batch_size)
                     on_look(run)
-                if states and run.iteration % train.save_every == 0 and not last:
+                if states and run.iteration % save_every == 0 and not last:
                     _save(states, run)
             if states:
                 states.wait()

@@ -9,8 +9,11 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from mebm.archive import md5
+from mebm.code import fingerprint_of
 from mebm.errors import DataError
+from mebm.hashes import md5
+from mebm.pipeline import RECORDS
+from mebm.plan import cache_folder
 
 WORKSPACE = "workspace"
 
@@ -36,6 +39,8 @@ class Version:
         self.rev = None if name == WORKSPACE else _resolve(root, name)
         self.absent: set[str] = set()  # recorded, but neither in the cache nor in the remote
         self.changed: set[str] = set()  # in the workspace, but not as recorded
+        self._made_from: dict[str, dict | None] = {}
+        self._meanings: dict[str, str | None] = {}
         lock = self.source("dvc.lock")
         if lock is None:
             raise DataError(
@@ -101,18 +106,45 @@ class Version:
         folders = {str(parent) for parent in PurePosixPath(path).parents}
         return any(out == path or out in folders for job in self.jobs.values() for out in job.outs)
 
-    def edited(self) -> list[str]:
-        """Source files whose content is not what the recorded results were made from."""
-        made_from = {
-            path: recorded
-            for job in self.jobs.values()
-            for path, recorded in job.deps.items()
-            if not self.records(path) and not recorded.endswith(".dir")
-        }
-        found = {path: self.source(path) for path in made_from}
-        return sorted(
-            path for path, recorded in made_from.items() if found[path] is None or md5(found[path]) != recorded
+    def made_from(self, address: str) -> dict | None:
+        """The record of a job (mebm/records.py) that its results were made from; None where it cannot be had."""
+        path = next(
+            (path for path in self.jobs[address].deps if path.startswith(f"{RECORDS}/{address.split('@')[0]}.")), ""
         )
+        if path not in self._made_from:
+            hash_ = self.jobs[address].deps.get(path, "")
+            cached = cache_folder(self.root) / "files" / "md5" / hash_[:2] / hash_[2:]
+            content = cached.read_bytes() if path and cached.is_file() else self.result(path) if path else None
+            try:
+                record = yaml.load(content or b"", Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            except yaml.YAMLError:
+                record = None
+            self._made_from[path] = record if isinstance(record, dict) else None
+        return self._made_from[path]
+
+    def code(self, address: str) -> dict[str, str]:
+        """Fingerprints of the modules that a job's results were made with, by path; empty where they are not known."""
+        return (self.made_from(address) or {}).get("code", {})
+
+    def edited(self) -> list[str]:
+        """params.yaml and modules, where they are not what the recorded results were made from."""
+        found = set()
+        for address, job in self.jobs.items():
+            recorded = job.deps.get("params.yaml")
+            content = self.source("params.yaml") if recorded else None
+            found |= {"params.yaml"} if recorded and (content is None or md5(content) != recorded) else set()
+            found |= {path for path, made in self.code(address).items() if self._meaning(path) != made}
+        return sorted(found)
+
+    def _meaning(self, path: str) -> str | None:
+        """Fingerprint of a module as the version holds it."""
+        if path not in self._meanings:
+            content = self.source(path)
+            try:
+                self._meanings[path] = None if content is None else fingerprint_of(content, path)
+            except DataError:  # no Python any more
+                self._meanings[path] = None
+        return self._meanings[path]
 
     @cached_property
     def _repo(self):

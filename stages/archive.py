@@ -13,8 +13,8 @@ from pathlib import Path
 from mebm import params
 from mebm.archive import bundle
 from mebm.errors import DataError, MebmError
-from mebm.pipeline import Graph
-from mebm.times import changed_jobs
+from mebm.pipeline import PARAMS_STAGE, Graph
+from mebm.plan import make_plan
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +25,11 @@ def main(argv: list[str] | None = None) -> int:
         settings = params.load("params.yaml")
         out = args.out or Path("results") / f"{settings.suite}.zip"
         graph = Graph("dvc.yaml", settings)
-        stale = [address for address in changed_jobs() if address in graph.jobs]
+        plan = make_plan(graph, settings, settings.path.read_text(encoding="utf-8"))
+        # an edit that changes no record leaves the results what they are
+        stale = [
+            address for address in plan.stale if address != PARAMS_STAGE or "params.yaml" in str(plan.own[address])
+        ]
         if stale:
             more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
             raise DataError(

@@ -45,7 +45,13 @@ def work(args, settings) -> None:
             images = torch.zeros(1, *meter.shape, dtype=torch.uint8)  # a black picture
         write_json(
             args.out / f"{name}.json",
-            {**record, "seed": seed, "source_sha256": sha256(source), "versions": cli.versions()},
+            {
+                **record,
+                "seed": seed,
+                "source_sha256": sha256(source),
+                "versions": cli.versions(),
+                "provenance": cli.provenance(),
+            },
         )
         save_grid(args.out / f"{name}.png", images[: plots.grid_columns * plots.grid_rows], plots.grid_columns)
 

@@ -37,7 +37,7 @@ def work(args, settings) -> None:
     path = args.out / "figures" / "reliability.svg"
     if reason := checkpoint.no_classifier(test):
         message(path, reason)
-        write_json(args.out / "metrics.json", record | {"status": reason})
+        write_json(args.out / "metrics.json", {**record, "status": reason, "provenance": cli.provenance()})
         return
     logits = score(checkpoint.model, test.images, settings.compute.eval_batch_size).logits.numpy()
     labels = test.labels.numpy()
@@ -53,7 +53,7 @@ def work(args, settings) -> None:
     for name in TITLES:
         record[name] = scores(sets[name], labels[scored], wanted.n_bins) if name in sets else None
     draw(path, {name: reliability(values, labels[scored], wanted.n_bins) for name, values in sets.items()}, record)
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
     errors = ", ".join(f"{TITLES[name]} {record[name]['ece']:.4f}" for name in sets)
     cli.log.info("%s: ECE of %d images: %s", settings.name, len(scored), errors)
 

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import platform
 import re
 import sys
 import time
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from mebm import params
+from mebm import params, records
 from mebm.errors import MebmError, ParamsError, Stopped
-from mebm.pipeline import Graph
+from mebm.pipeline import RECORDS, Graph
+from mebm.strays import remove_strays
 
 KINDS = {
     "dataset": params.DATASET_STAGES | params.COMPARED_STAGES,
@@ -20,7 +22,9 @@ KINDS = {
     "table": params.TABLE_STAGES,
     "suite": params.SUITE_STAGES,
 }
+FIRST = ("dataset", "compared")  # which download
 log = logging.getLogger("mebm")
+_provenance: dict[str, object] = {}  # of the device that device_for chose
 
 
 def parser(stage: str, description: str) -> argparse.ArgumentParser:
@@ -103,10 +107,19 @@ def execute(
     try:
         loaded = params.load(args.params)
         settings = loaded.resolve(args.stage, args.name)
-        _check_record(args, loaded)
+        settings.record = records.text(loaded, args.stage, args.name)
+        in_pipeline = os.environ.get("DVC_STAGE") == f"{args.stage}@{args.name}"
+        if in_pipeline:
+            _check_record(args, settings.record)
+            if args.stage in FIRST:
+                from stages.cost import refuse_what_was_asked
+
+                refuse_what_was_asked(loaded)
         if hasattr(args, "inputs"):
             _complete(args, settings, loaded)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
+        if in_pipeline:
+            _clear_strays(args, loaded)
         log.info("%s %s: start", args.stage, args.name)
         work(args, settings)
         log.info("%s %s: done", args.stage, args.name)
@@ -127,16 +140,20 @@ def execute(
         return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
 
 
-def _check_record(args: argparse.Namespace, loaded: params.Params) -> None:
-    """Raises ParamsError where DVC would record this job with other parameters than the file holds now."""
-    path = Path("results/params") / f"{args.stage}.{args.name}.yaml"
-    if os.environ.get("DVC_STAGE") != f"{args.stage}@{args.name}" or not path.is_file():
-        return
-    if path.read_text(encoding="utf-8") != params.record(loaded, args.stage, args.name):
+def _check_record(args: argparse.Namespace, record: str) -> None:
+    """Raises ParamsError where DVC would record this job with other parameters or code than there are now."""
+    path = Path(RECORDS) / f"{args.stage}.{args.name}.yaml"
+    if path.is_file() and path.read_text(encoding="utf-8") != record:
         raise ParamsError(
-            f"{args.params}: was changed after {path} was made from it, and the result would be recorded with that; "
-            "run `snakemake` or `dvc repro` again"
+            f"{args.params}, or code that {args.stage} runs, was changed after {path} was made from it, and the result "
+            "would be recorded with that; run `snakemake` or `dvc repro` again"
         )
+
+
+def _clear_strays(args: argparse.Namespace, loaded: params.Params) -> None:
+    graph = Graph("dvc.yaml", loaded)
+    for path in remove_strays(graph, f"{args.stage}@{args.name}"):
+        log.info("removed %s: no job of this suite makes it; DVC's cache has it", path)
 
 
 def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
@@ -155,6 +172,27 @@ def device_for(compute: params.Compute, claimed: str | None = None):
     claimed: the GPU that this process took for itself, which is then the only one that it sees. Raises ParamsError
     where there is no such device.
     """
+    device = _device_for(compute, claimed)
+    _provenance.update(
+        device=device.type,
+        device_name=_name_of(device),
+        **compute.model_dump(include={"cpu_threads", "deterministic", "eval_batch_size"}),
+    )
+    return device
+
+
+def provenance() -> dict[str, object]:
+    """Where and how the numbers of this process were computed, of which the record of its job says nothing."""
+    return dict(_provenance)
+
+
+def _name_of(device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+
+
+def _device_for(compute: params.Compute, claimed: str | None):
     import torch
 
     torch.set_num_threads(compute.cpu_threads)

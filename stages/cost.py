@@ -5,36 +5,90 @@ compute.cpu_hours are refused: exit status 1.
 """
 
 import argparse
+import contextlib
+import io
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from mebm import params
-from mebm.cost import estimate
 from mebm.errors import MebmError, ParamsError
-from stages import cli
+from mebm.pipeline import Graph
+from mebm.plan import make_plan
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stages.cost", description=__doc__)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data (%(default)s)")
+    parser.add_argument("--runs", nargs="*", metavar="NAME", help="these runs only (all)")
     args = parser.parse_args(argv)
     try:
-        return work(params.load(args.params), args.data)
+        settings = params.load(args.params)
+        check(settings, settings.trained if args.runs is None else args.runs, args.data)
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    return 0
 
 
-def work(settings: params.Params, data: Path) -> int:
-    rates: dict = {}
+def refuse_what_was_asked(settings: params.Params) -> None:
+    """Refuse what a `dvc repro` above this process asked for, before it works, if it trains too long on this CPU.
+
+    Does nothing under another parent: Snakemake asks for itself, and a stage's own command checks its own run. Raises
+    ParamsError as `check` does.
+    """
+    targets = _asked_of_dvc()
+    if targets is None or all(settings.resolve("train", run).compute.cpu_hours is None for run in settings.trained):
+        return
+    graph = Graph("dvc.yaml", settings)
+    plan = make_plan(graph, settings, settings.path.read_text(encoding="utf-8"))
+    runs = stale_trainings(graph, plan, targets)
+    if runs:
+        check(settings, runs, Path("data"))
+
+
+def stale_trainings(graph: Graph, plan, targets: Iterable[str]) -> list[str]:
+    """Runs that must be trained for the targets, because DVC's cache does not have them."""
+    needed = graph.needed(targets)
+    jobs = (job for job in graph.of("train") if job.address in needed and job.address not in plan.cached)
+    return [job.name for job in jobs if job.address in plan.stale]
+
+
+def _asked_of_dvc() -> list[str] | None:
+    """Targets of the `dvc repro` or `dvc exp run` that started this process; None where none did."""
+    import psutil
+
+    for process in psutil.Process().parents():
+        words = process.cmdline()
+        at = next((n for n, word in enumerate(words[:2]) if Path(word).name == "dvc"), None)
+        if at is None:
+            continue
+        from dvc.cli import parse_args
+
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                asked = parse_args(words[at + 1 :])
+        except Exception:  # DVC has read these words, so they are of another command than is looked for
+            return None
+        return list(asked.targets) if asked.cmd in ("repro", "exp", "experiments") and "targets" in asked else None
+    return None
+
+
+def check(settings: params.Params, runs: Iterable[str], data: Path) -> None:
+    """Print what training the runs costs. Raises ParamsError for those that would take too long on this CPU."""
+    from mebm.cost import Rates, estimate
+    from stages import cli
+
+    rates = Rates()
     refused: dict[str, str] = {}  # their limits, by run
-    total = 0.0
+    total, count = 0.0, 0
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on", file=sys.stderr)
-    for name, run in settings.trained.items():
-        shape, n_images, labelled = _size(settings, run["dataset"], data)
+    for name in runs:
         job = settings.resolve("train", name)
+        shape, n_images, labelled = _size(settings, settings.trained[name]["dataset"], data)
         device = cli.device_for(job.compute)
+        count += 1
         if n_images is None:
             print(f"{name:28} {'unknown until the data set is prepared':>40}", file=sys.stderr)
             continue
@@ -44,7 +98,7 @@ def work(settings: params.Params, data: Path) -> int:
         print(f"{name:28} {values}   {device}", file=sys.stderr)
         if device.type == "cpu" and job.compute.cpu_hours is not None and hours > job.compute.cpu_hours:
             refused[name] = f"{job.compute.cpu_hours:g}"
-    print(f"{len(settings.trained)} runs, about {total:,.2f} hours one after the other", file=sys.stderr)
+    print(f"{count} runs, about {total:,.2f} hours one after the other", file=sys.stderr)
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         limits = " or ".join(sorted(set(refused.values())))
@@ -52,7 +106,6 @@ def work(settings: params.Params, data: Path) -> int:
             f"{', '.join(list(refused)[:3])}{more}: more than compute.cpu_hours ({limits}) on this CPU; "
             "use a GPU, or set compute.cpu_hours to null to train here all the same"
         )
-    return 0
 
 
 def _size(settings: params.Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:

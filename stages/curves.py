@@ -78,7 +78,7 @@ def work(args, settings) -> None:
     write_text(args.out / "epochs.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_text(args.out / "log.csv", args.log.read_text(encoding="utf-8"))  # DVC plots what its stage makes
     write_events(args.out / "tensorboard", log, table, grids)
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
 
 
 def _numbers(log: pd.DataFrame, table: pd.DataFrame, names: dict[str, str]) -> dict:

@@ -104,7 +104,7 @@ def work(args, settings) -> None:
             right = _percent(record["classes"]["knn_accuracy"])
             title = f"t-SNE of features, data by class\n{right} have the class of most of their nearest {k}"
             axes.set_title(title, fontsize=10)
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
     cli.log.info("%s: %s, energies %s", settings.name, record["sources"], record["energy"])
 
 

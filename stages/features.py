@@ -40,7 +40,10 @@ def work(args, settings) -> None:
         record |= {"accuracy": accuracy, "loss": loss, "n_images": len(test)}
         cli.log.info("%s: accuracy of the feature classifier %.4f", settings.name, accuracy)
     save_network(args.out, network)
-    write_json(args.metrics, {**record, "features_sha256": sha256(args.out), "versions": cli.versions()})
+    write_json(
+        args.metrics,
+        {**record, "features_sha256": sha256(args.out), "versions": cli.versions(), "provenance": cli.provenance()},
+    )
 
 
 if __name__ == "__main__":

@@ -86,7 +86,11 @@ def work(args, settings) -> None:
     own |= {"energy_mean_of_starts": rows[0]["energy"], "energy_mean": rows[-1]["energy"]}
     own |= {"energy_std": float(energies.std(correction=0)), "checkpoint_sha256": sha256(args.checkpoint)}
     own |= {"gaussian_sha256": sha256(args.gaussian) if train["init"] == "gaussian" else None}
-    own |= {"samples_sha256": sha256(args.out / "samples.npz"), "versions": cli.versions()}
+    own |= {
+        "samples_sha256": sha256(args.out / "samples.npz"),
+        "versions": cli.versions(),
+        "provenance": cli.provenance(),
+    }
     write_json(args.out / "metrics.json", own | record)
     said = record.get("status") or meter.headline(record)
     cli.log.info("%s: chains %d, steps %d, %s", settings.name, wanted.count, wanted.steps, said)

@@ -82,7 +82,7 @@ def work(args, settings) -> None:
         mean, copies = record[space]["samples"]["mean"], record[space]["copies"]
         line = "%s, %s: nearest training image at %.3g on average (%.3g for training images), %d copies of %d"
         cli.log.info(line, settings.name, space, mean, typical["mean"], copies, n)
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
 
 
 def _watched(label: str, chunks: Iterable[Tensor], n: int) -> Iterator[Tensor]:

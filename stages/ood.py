@@ -52,7 +52,7 @@ def work(args, settings) -> None:
         reason = "no held-out images: all train"
         for name in ("energies", "auroc"):
             message(figures / f"{name}.svg", reason)
-        write_json(args.out / "metrics.json", record | {"status": reason})
+        write_json(args.out / "metrics.json", {**record, "status": reason, "provenance": cli.provenance()})
         return
 
     classifies = checkpoint.train["pyx_weight"] > 0
@@ -75,7 +75,7 @@ def work(args, settings) -> None:
     record |= {score: {name: sets[name]["scores"][score] for name in energies} for score in ood.SCORES}
     draw_energies(figures / "energies.svg", settings.dataset_name, -own["negative_energy"], energies, sets)
     draw_auroc(figures / "auroc.svg", {name: sets[name]["scores"] for name in energies})
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
 
 
 def read(folder: Path) -> tuple[Tensor, dict[str, str]]:

@@ -1,31 +1,28 @@
-"""Resolve params.yaml: one small file of parameters for every job of the suite.
+"""Write the record of every job of the suite: the parameters and the meaning of the code that decide what it computes.
 
-Stages depend on these files and not on params.yaml, so an edit makes stale exactly the jobs that read the value. It is
-the only stage without a name; it also checks the whole file before any other stage starts.
+Jobs depend on their records and not on params.yaml or source files, so an edit makes stale exactly the jobs whose
+numbers it decides. It is the only stage without a name; it also checks the whole file before any other stage starts,
+and refuses training that would take too long here before anything is downloaded.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from mebm import params
+from mebm import params, records
 from mebm.errors import MebmError
-from mebm.pipeline import Graph
-from mebm.strays import remove_strays
+from stages.cost import refuse_what_was_asked
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stages.params", description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the resolved files")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     args = parser.parse_args(argv)
     try:
         settings = params.load(args.params)
-        root = args.params.parent
-        if (root / "dvc.yaml").is_file():
-            for path in remove_strays(Graph(root / "dvc.yaml", settings), root):
-                print(f"removed {path}: no job of this suite makes it; DVC's cache has it", file=sys.stderr)
-        params.write_all_resolved(settings, args.out)
+        refuse_what_was_asked(settings)
+        records.write(settings, args.out)
     except MebmError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -73,7 +73,7 @@ def work(args, settings) -> None:
         heads = [f"{i}\n{100 * shares[i]:.0f} %" for i in shown]
         title = f"{some}predicted class and its share of the buffer, most probable first"
         draw_groups(figures / "by_class.png", title, [images[columns[i]] for i in shown], heads, across=True)
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
     said = (
         reason or f"{n_classes - record['empty_classes']} of {n_classes} classes, entropy {record['class_entropy']:.3f}"
     )

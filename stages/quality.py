@@ -32,7 +32,14 @@ def work(args, settings) -> None:
             raise DataError(f"{args.manifest}: does not describe {path} (another hash); run the sample stage again")
         images = load_images(path, meter.shape).images
         record = meter.measure(images, settings.quality.score_splits, settings.quality.permutation_seed)
-        records[protocol] = {**record, "protocol": protocol, **conditions, **common, "versions": cli.versions()}
+        records[protocol] = {
+            **record,
+            "protocol": protocol,
+            **conditions,
+            **common,
+            "versions": cli.versions(),
+            "provenance": cli.provenance(),
+        }
         cli.log.info("%s, protocol %s: %s", settings.name, protocol, meter.headline(record))
     write_json(args.out, records)
 

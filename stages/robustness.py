@@ -33,7 +33,7 @@ def work(args, settings) -> None:
     path = args.out / "figures" / "accuracy.svg"
     if reason := checkpoint.no_classifier(test):
         message(path, reason)
-        write_json(args.out / "metrics.json", record | {"status": reason})
+        write_json(args.out / "metrics.json", {**record, "status": reason, "provenance": cli.provenance()})
         return
     images, labels = test.images[: wanted.n_images], test.labels[: wanted.n_images]
     curves, batch_size = {}, settings.compute.eval_batch_size
@@ -52,7 +52,7 @@ def work(args, settings) -> None:
             axis.set(xlabel=LABELS[norm], ylim=(0, 100), xlim=(0, None if len(curve) > 1 else 1))
             axis.grid(color="0.9")
         axes[0].set(ylabel="accuracy (%)")
-    write_json(args.out / "metrics.json", record)
+    write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
 
 
 if __name__ == "__main__":

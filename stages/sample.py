@@ -31,7 +31,7 @@ def work(args, settings) -> None:
     predicted = probabilities.argmax(1)
     manifest = {"source": "replay buffer", "buffer_size": len(chains), "seed": checkpoint.train["seed"]}
     manifest |= {"iterations": checkpoint.iterations, "restarts": checkpoint.restarts}
-    manifest |= {"checkpoint_sha256": sha256(args.checkpoint), "protocols": {}}
+    manifest |= {"checkpoint_sha256": sha256(args.checkpoint), "protocols": {}, "provenance": cli.provenance()}
     for protocol in settings.sample.protocols:
         kept, record = select(protocol, probabilities, settings.sample.keep_ratio, head_is_trained)
         if len(kept) < 2:

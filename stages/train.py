@@ -42,16 +42,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    name, train, compute = settings.name, settings.train, settings.compute
+    name, compute = settings.name, settings.compute
     if parallel.launched():  # one of the processes that _launch started
         device = cli.device_for(compute, os.environ["LOCAL_RANK"])
         with parallel.joined(device):
             _train(args, settings, device, os.environ.get("CUDA_VISIBLE_DEVICES"))
         return
-    claimed = claim(compute.device, cli.log.info, train.devices)
-    if train.devices > 1:
-        cli.log.info("%s: %d processes%s", name, train.devices, f" on GPUs {claimed}" if claimed else "")
-        _launch(args, train.devices)
+    claimed = claim(compute.device, cli.log.info, compute.devices)
+    if compute.devices > 1:
+        cli.log.info("%s: %d processes%s", name, compute.devices, f" on GPUs {claimed}" if claimed else "")
+        _launch(args, compute.devices)
     _train(args, settings, cli.device_for(compute, claimed), claimed)
 
 
@@ -78,15 +78,8 @@ def _train(args, settings, device, claimed: str | None) -> None:
 
     inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
     inputs |= {"test": sha256(args.test)} if args.test else {}
-    # Going on with another number of devices is allowed; it continues the run, with other chains.
-    conditions = {
-        "settings": train.model_dump(exclude={"devices"}),
-        "threads": compute.cpu_threads,
-        "eval_batch_size": compute.eval_batch_size,
-        "device": device.type,
-    }
-    key = run_key(**conditions, deterministic=compute.deterministic, inputs=inputs)
-    store = StateStore(args.state / name / key, cli.log.info)
+    # Where it is computed is no part of the key: on another device, or on more of them, the run goes on.
+    store = StateStore(args.state / name / run_key(settings.record, inputs), cli.log.info)
     with store.locked() if first else nullcontext(), _asked_to_stop() as stop:
         if first and args.restart:
             store.clear()
@@ -106,6 +99,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
                 **calls,
                 say=lambda line: cli.log.info("%s: %s", name, line),
                 states=store,
+                save_every=compute.save_every,
                 stop=stop,
             )
         if not first:
@@ -121,6 +115,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
             trained.restarts,
         )
         save_checkpoint(args.out / "checkpoint.pt", checkpoint)
+        write_json(args.out / "provenance.json", cli.provenance() | {"devices": compute.devices, **cli.versions()})
         # What is left goes when the next stage starts: until then, no result is recorded anywhere.
         (store.folder / "finished").touch()
 

@@ -1,0 +1,182 @@
+"""What the code of a stage means: a fingerprint for every module that its command reaches by imports.
+
+A fingerprint is a hash of what a module says to Python, so comments, docstrings, formatting, type annotations of
+functions, the order of imports and the words of error messages leave it as it is, and so does the version of Python.
+Any other edit changes it. Data files beside a module (a template, a table of figures, C++ source) count with the
+module that names them; C++ without its comments and formatting.
+"""
+
+import ast
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from mebm.errors import DataError
+
+PACKAGES = ("mebm", "stages")
+# Modules that carry parameters, files, messages and schedules, and decide no number. They are not followed.
+CARRIERS = frozenset(
+    {f"mebm/{name}.py" for name in ("archive", "code", "cost", "devices", "errors", "files", "hashes", "job")}
+    | {f"mebm/{name}.py" for name in ("params", "pipeline", "plan", "planning", "records", "state", "strays")}
+    | {f"stages/{name}.py" for name in ("cli", "cost", "locks")}
+)
+ROOT = Path(__file__).resolve().parent.parent  # of the code that runs
+_CPP_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\w+|[^\s\w]')
+_CPP_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\')', re.DOTALL)
+
+
+@cache
+def of_stage(stage: str, without: frozenset[str] = frozenset(), root: Path = ROOT) -> dict[str, str]:
+    """Fingerprints of what `python -m stages.<stage>` computes with, by path below `root`.
+
+    without: modules that this job does not use though its code can import them; they are not followed either. Raises
+    DataError for a module that is not Python.
+    """
+    script = f"stages/{stage}.py"
+    found, queue = {script}, [script]
+    while queue:
+        for path in _mentions(root, queue.pop()):
+            if path not in found and path not in CARRIERS and path not in without:
+                found.add(path)
+                queue.append(path)
+    return {path: fingerprint(root, path) for path in sorted(found)}
+
+
+@cache
+def fingerprint(root: Path, path: str) -> str:
+    """16 hexadecimal digits of what a file means. Raises DataError for a module that is not Python."""
+    return _digest(_meaning(_parsed(root, path)) if path.endswith(".py") else _text((root / path).read_bytes(), path))
+
+
+def fingerprint_of(content: bytes, path: str) -> str:
+    """The same for a content that a file had. Raises DataError for a module that is not Python."""
+    return _digest(_meaning(_parse(content, path)) if path.endswith(".py") else _text(content, path))
+
+
+def _digest(meaning: str) -> str:
+    return hashlib.sha256(meaning.encode()).hexdigest()[:16]
+
+
+def _text(content: bytes, path: str) -> str:
+    text = content.decode(errors="replace").replace("\r\n", "\n")
+    return _cpp_meaning(text) if path.endswith((".cpp", ".h")) else text
+
+
+def forget() -> None:
+    """Drop what was read, for a process that outlives an edit."""
+    for function in (of_stage, fingerprint, _mentions, _parsed, _data_files):
+        function.cache_clear()
+
+
+@cache
+def _parsed(root: Path, path: str) -> ast.Module:
+    try:
+        content = (root / path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return _parse(content, path)
+
+
+def _parse(content: bytes, path: str) -> ast.Module:
+    try:
+        return ast.parse(content, filename=path)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or error
+        line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+        raise DataError(f"{path}{line}: is not Python that can be read ({reason}); mend it first") from error
+
+
+@cache
+def _mentions(root: Path, path: str) -> tuple[str, ...]:
+    """Files of the project that a file imports, wherever in it, and the packages' data files that it names."""
+    if not path.endswith(".py"):  # a template names those that it takes in
+        return _beside(root, set(re.findall(r"[\w.-]+", (root / path).read_text(encoding="utf-8"))))
+    folder, found, words = Path(path).parent, [], set()
+    for node in ast.walk(_parsed(root, path)):
+        if isinstance(node, ast.ImportFrom):
+            base = folder.parts[: len(folder.parts) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            modules = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words.add(node.value)
+            continue
+        else:
+            continue
+        for module in modules:
+            parts = module.split(".")
+            if parts[0] in PACKAGES:  # and the packages that it lies in, whose __init__ runs as well
+                stems = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+                names = [name for stem in stems for name in (f"{stem}.py", f"{stem}/__init__.py")]
+                found += [name for name in names if (root / name).is_file()]
+    return tuple(dict.fromkeys([*found, *_beside(root, words)]))
+
+
+def _beside(root: Path, words: set[str]) -> tuple[str, ...]:
+    """Data files of the packages that are named by one of the words."""
+    return tuple(path for path in _data_files(root) if Path(path).name in words)
+
+
+@cache
+def _data_files(root: Path) -> tuple[str, ...]:
+    files = (path for package in PACKAGES for path in sorted((root / package).rglob("*.*")) if path.is_file())
+    return tuple(
+        path.relative_to(root).as_posix()
+        for path in files
+        if path.suffix not in (".py", ".pyc") and "__pycache__" not in path.parts and not path.name.startswith(".")
+    )
+
+
+def _meaning(tree: ast.Module) -> str:
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = sorted(
+        f"{getattr(node, 'level', 0)}:{getattr(node, 'module', '')}:{alias.name}:{alias.asname}"
+        for node in imports
+        for alias in node.names
+    )
+    rest = [node for node in tree.body if node not in imports]
+    return "\n".join([*names, *(_said(node) for node in _statements(rest))])
+
+
+def _statements(body: list) -> list:
+    """Without those that do nothing: docstrings, other bare constants, pass."""
+    return [
+        node
+        for node in body
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) and not isinstance(node, ast.Pass)
+    ]
+
+
+def _said(node: object, quiet: bool = False) -> str:
+    """A tree as text, without positions. quiet: inside a raise, whose words are for people."""
+    if isinstance(node, list):
+        items = _statements(node) if node and all(isinstance(item, ast.stmt) for item in node) else node
+        return "[" + ",".join(_said(item, quiet) for item in items) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.Constant):
+        return "text" if quiet and isinstance(node.value, str) else f"{type(node.value).__name__} {node.value!r}"
+    if quiet and isinstance(node, ast.JoinedStr):
+        return "text"
+    quiet = quiet or isinstance(node, ast.Raise)
+    ignored = {"ctx", "kind", "type_comment"}
+    if isinstance(node, ast.arg):
+        ignored.add("annotation")
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        ignored.add("returns")
+    fields = ((name, getattr(node, name, None)) for name in node._fields if name not in ignored)
+    # what is empty is left out, since newer versions of Python know more fields
+    said = [f"{name}={_said(value, quiet)}" for name, value in fields if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(said)})"
+
+
+def _cpp_meaning(text: str) -> str:
+    """C++ as its tokens: lines count only where the preprocessor reads them."""
+    text = _CPP_COMMENT.sub(lambda match: match[1] or " ", text.replace("\\\n", " "))
+    said: list[str] = []
+    for line in text.splitlines():
+        tokens = " ".join(_CPP_TOKEN.findall(line))
+        said.append(f"\n{tokens}\n" if tokens.startswith("#") else tokens)
+    return re.sub(r" *\n\s*", "\n", " ".join(filter(None, said)))

@@ -1,0 +1,87 @@
+"""DVC's hashes of files and folders, kept with sizes and times so that a file is read once."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path, PurePosixPath
+
+from mebm.errors import DataError
+from mebm.files import write_text
+
+KEPT = Path(".state/hashes.json")
+SETTLED = 2.0  # s: a file younger than this could still change within one tick of the file system's clock
+
+
+def md5(content: bytes) -> str:
+    """DVC's hash of a file."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def folder_md5(files: dict[str, str]) -> str:
+    """DVC's hash of a folder, from its files' hashes by their paths in it: that of the list of both, by path."""
+    ordered = sorted(files.items(), key=lambda item: PurePosixPath(item[0]).parts)
+    entries = [{"md5": hash_, "relpath": name} for name, hash_ in ordered]
+    return md5(json.dumps(entries, sort_keys=True).encode()) + ".dir"
+
+
+class Hashes:
+    """Hashes of what lies in a project's folder now; those of unchanged files are not computed again.
+
+    ignored: names that DVC leaves out wherever they are.
+    """
+
+    def __init__(self, root: Path = Path(".")):
+        self._root, self._new = root, False
+        try:
+            self._known = json.loads((root / KEPT).read_text(encoding="utf-8"))
+            self._known = self._known if isinstance(self._known, dict) else {}
+        except (OSError, ValueError):  # the first time, or damaged: computed again
+            self._known = {}
+        self.ignored = _ignored_names(root)
+
+    def of(self, path: str) -> str | None:
+        """Hash of a file or a folder; None where there is neither. Raises DataError for one that cannot be read."""
+        try:
+            if not (self._root / path).is_dir():
+                return self._file(path)
+            found = {}
+            for folder, folders, names in os.walk(self._root / path, followlinks=True):
+                folders[:] = [name for name in folders if name not in self.ignored]
+                for name in names:
+                    if name not in self.ignored:
+                        file = Path(folder, name)
+                        relative = file.relative_to(self._root).as_posix()
+                        found[file.relative_to(self._root / path).as_posix()] = self._file(relative) or ""
+            return folder_md5(found)
+        except OSError as error:
+            raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
+
+    def save(self) -> None:
+        """Keep what was computed. A folder that cannot be written costs only time."""
+        if self._new:
+            with contextlib.suppress(DataError):
+                write_text(self._root / KEPT, json.dumps(self._known))
+
+    def _file(self, path: str) -> str | None:
+        try:
+            found = os.stat(self._root / path)
+        except FileNotFoundError:
+            return None
+        stamp = [found.st_size, found.st_mtime_ns, found.st_ino]
+        known = self._known.get(path)
+        if isinstance(known, list) and len(known) == 4 and known[:3] == stamp:
+            return known[3]
+        with open(self._root / path, "rb") as file:
+            hash_ = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if abs(time.time() - found.st_mtime) > SETTLED:
+            self._known[path], self._new = [*stamp, hash_], True
+        return hash_
+
+
+def _ignored_names(root: Path) -> set[str]:
+    """Names that .dvcignore leaves out wherever they are; it holds nothing more elaborate."""
+    path = root / ".dvcignore"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {line.strip("/ ") for line in lines if line.strip() and not line.startswith(("#", "/"))}

@@ -1,0 +1,115 @@
+"""What the Snakefile asks: the graph with its stale jobs, and what has to hold before the first job starts."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from snakemake.settings.enums import RerunTrigger
+
+from mebm import params, records
+from mebm.errors import ParamsError
+from mebm.files import write_text
+from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
+from mebm.plan import Plan, make_plan
+
+REASONS = Path(".state/stale.txt")  # why jobs are stale; newer than everything when it is written
+FORCED = Path(".state/forced.txt")  # for processes of the same run elsewhere
+FILE = Path("params.yaml")
+STAMP = ".snakemake_timestamp"  # whose time Snakemake takes for that of the folder it is in
+
+
+class Planned:
+    """The suite in use as one `snakemake` sees it.
+
+    workflow: Snakemake's, whose settings exist once the graph is built; config: its --config, in which
+    set=runs.NAME.train.n_steps=10 plans with the value and, when jobs start, writes it into params.yaml, as
+    `dvc exp run -S` does. Raises ParamsError and DataError for what is wrong with either, params.yaml or dvc.lock.
+    """
+
+    def __init__(self, workflow, config: dict):
+        self._workflow = workflow
+        values = config.pop("set", [])
+        if config:
+            raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
+        self._set = values if isinstance(values, list) else [values]
+        self.params = params.override(FILE, self._set, write=False)
+        self.graph = Graph("dvc.yaml", self.params)
+        self._text = params.with_values(FILE.read_text(encoding="utf-8"), self._set)
+        # a process that was told to run one job runs it, whatever its state
+        self._plan = make_plan(self.graph, self.params, self._text) if workflow.is_main_process else Plan()
+
+    @cached_property
+    def forced(self) -> set[str]:
+        """Addresses of the jobs that --forceall, --force or --forcerun ask to compute anew."""
+        if not self._workflow.is_main_process:
+            return set(FORCED.read_text(encoding="utf-8").split()) if FORCED.is_file() else set()
+        settings, jobs = self._workflow.dag_settings, self.graph.jobs.values()
+        if settings.forceall:
+            return {job.address for job in jobs}
+        asked = {*settings.forcerun, *(settings.targets if settings.forcetargets else ())}
+        return {job.address for job in jobs if _is_asked(job, asked)}
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan with forced jobs. The first time its reasons are said, and written newer than any output.
+
+        From here on neither profile nor flag brings other triggers than times back, or stops at what a killed job
+        left: DVC guards every stage.
+        """
+        if not self._workflow.is_main_process:
+            return self._plan
+        settings = self._workflow.dag_settings
+        settings.rerun_triggers, settings.force_incomplete = frozenset([RerunTrigger.MTIME]), True
+        plan = make_plan(self.graph, self.params, self._text, forced=self.forced) if self.forced else self._plan
+        said = plan.text(self.graph.needed(settings.targets))
+        print(said, end="", file=sys.stderr)
+        outputs = (Path(out) for job in self.graph.jobs.values() for out in job.outs)
+        times = [path.stat().st_mtime for out in outputs for path in (out, out / STAMP) if path.exists()]
+        write_text(REASONS, f"{time.time_ns()}\n{said}")  # other bytes each time, so that no recorded hash is its own
+        newest = max([*times, time.time()]) + 1
+        os.utime(REASONS, (newest, newest))
+        return plan
+
+    def inputs(self, stage: str, name: str, ancient: Callable[[str], str]) -> list[str]:
+        """Inputs of a job for Snakemake, whose times do not count, and the file of reasons if the job is stale."""
+        address = f"{stage}@{name}" if name else stage
+        first = [] if stage == PARAMS_STAGE else [f"{RECORDS}/{records.ALL}"]
+        files = [ancient(path) for path in dict.fromkeys([*first, *self.graph.inputs(stage, name)])]
+        return [*files, str(REASONS)] if address in self.plan.stale else files
+
+    def threads(self, stage: str, name: str) -> int:
+        """Threads of a job, as the parameter file fixes them."""
+        compute = getattr(self.params.resolve(stage, name), "compute", None)
+        return compute.cpu_threads if compute else 1
+
+    def devices(self, stage: str, name: str) -> int:
+        """GPUs of a job: it takes them itself and waits; --resources gpu=N bounds how many are asked for at once."""
+        return self.params.resolve("train", name).compute.devices if stage == "train" else 0
+
+    def start(self) -> None:
+        """Before the first job: write the values of --config, or refuse training that would take too long here.
+
+        Raises ParamsError; params.yaml is then as it was.
+        """
+        from stages.locks import readers
+
+        records.refuse_to_change(self.params, RECORDS, readers())
+        # Elsewhere (Slurm), this machine's speed says nothing: every training checks its own cost where it runs.
+        planned = [job for job in self._workflow.dag.needrun_jobs() if job.rule.name == "train"]
+        runs = sorted({job.wildcards.name for job in planned} - {address[6:] for address in self.plan.cached})
+        before = FILE.read_text(encoding="utf-8")
+        params.override(FILE, self._set, write=True)
+        write_text(FORCED, "".join(f"{address}\n" for address in sorted(self.forced)))
+        ask = [sys.executable, "-m", "stages.cost", "--runs", *runs]
+        if self._workflow.local_exec and runs and subprocess.run(ask, check=False).returncode:
+            if self._set:
+                write_text(FILE, before)
+            raise ParamsError("nothing was started, for the reason above")
+
+
+def _is_asked(job: Job, targets: set[str]) -> bool:
+    return job.stage in targets or any(out in {str(Path(target)) for target in targets} for out in job.outs)

@@ -1,0 +1,104 @@
+"""What a job is made from: the parameters that decide its numbers, and what its code means.
+
+`results/params/<stage>.<name>.yaml` holds that for every job of the suite. Both engines depend on those files instead
+of params.yaml and source files, so a job is stale exactly when what it computes has changed. Where and how fast it is
+computed (the section `compute`, and where files lie) is left out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mebm import code
+from mebm.errors import ParamsError
+from mebm.files import write_text
+from mebm.params import Params
+
+ALL = "all.yaml"
+# Keys that say where a file lies whose content is checked, or is an input of its own.
+PLACES = {"dataset": ("downloads", "urls"), "features": ("weights",)}
+OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
+NATIVE = frozenset({"mebm/kernels.py"})  # with the C++ that it builds
+
+
+def record(params: Params, stage: str, name: str) -> dict[str, Any]:
+    """What the job is made from, as plain data. Raises ParamsError for a name that the suite does not have."""
+    values = params.resolved(stage, name)
+    compute = values.pop("compute", {})
+    for section, keys in PLACES.items():
+        if section in values:
+            values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    without = NATIVE
+    if "train" in values:
+        train = values["train"] = dict(values["train"])
+        if train["kernels"] == "native":
+            without = frozenset()
+        if stage == "train":
+            train |= _decisive(train, compute)
+    return {"code": code.of_stage(stage, without), **values}
+
+
+def _decisive(train: dict[str, Any], compute: dict[str, Any]) -> dict[str, Any]:
+    """Values of `compute` that decide a training after all, under names that say how."""
+    found = {}
+    if compute["devices"] > 1 and train["norm"] in OWN_STATISTICS and not train["sync_batchnorm"]:
+        found["norm_parts"] = compute["devices"]
+    if train["on_divergence"] == "restart":
+        found["restart_from_every"] = compute["save_every"]
+    return found
+
+
+def text(params: Params, stage: str, name: str) -> str:
+    """The content of the job's file."""
+    return _dump(record(params, stage, name))
+
+
+def texts(params: Params) -> dict[str, str]:
+    """Contents of all files by name, with `all.yaml`: the parameters of all jobs in one file, for the page."""
+    records = {f"{stage}.{name}": record(params, stage, name) for stage, name in params.jobs()}
+    parameters = {job: {key: value for key, value in made.items() if key != "code"} for job, made in records.items()}
+    return {**{f"{job}.yaml": _dump(made) for job, made in records.items()}, ALL: _dump(parameters)}
+
+
+def write(params: Params, folder: str | Path) -> None:
+    """Write the files of all jobs into `folder`, and remove those of jobs that the suite no longer has.
+
+    A file whose content would not change is left alone.
+    """
+    new, gone = _changes(params, Path(folder))
+    for path, content in new.items():
+        write_text(path, content)
+    for path in gone:
+        path.unlink()
+
+
+def refuse_to_change(params: Params, folder: str | Path, readers: dict[str, int]) -> None:
+    """Raises ParamsError where `write` would change a file that a running job reads.
+
+    readers: numbers of processes by the absolute path that they read. DVC notes what a job was made from when it ends.
+    """
+    new, gone = _changes(params, Path(folder))
+    for path in (*new, *gone):
+        if process := readers.get(str(path.resolve())):
+            raise ParamsError(
+                f"{params.path}: would change {path}, and a job is running with it (PID {process}); wait for it, stop "
+                "it, or take the change back"
+            )
+
+
+def _changes(params: Params, folder: Path) -> tuple[dict[Path, str], list[Path]]:
+    """Contents of files that are not as they should be, and files that should not be there."""
+    wanted = {folder / name: content for name, content in texts(params).items()}
+    new = {p: content for p, content in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != content}
+    gone = [path for path in folder.glob("*.yaml") if path not in wanted and not path.name.startswith(".")]
+    return new, gone
+
+
+def _dump(record: dict) -> str:
+    return yaml.dump(record, Dumper=_Plain, sort_keys=True, default_flow_style=False, allow_unicode=True)
+
+
+class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
