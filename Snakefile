@@ -1,7 +1,7 @@
 # The graph for Snakemake, built from dvc.yaml: one rule per stage, one job per entry of the suite. Every rule runs DVC's
 # own single stage, so that DVC keeps what was made and both engines make the same artifacts. Which jobs are stale is
 # decided once, by contents (mebm/plan.py): neither file times nor what Snakemake remembers of its own runs count. A
-# stale job has the file of reasons as one more input, which is newer than everything; all other inputs are `ancient`.
+# stale job has the file of reasons as one more input, newer than everything; the inputs of all others are `ancient`.
 #   dataset, gaussian, features, reference, baseline   once per data set
 #   compared                                           once per set that models are only compared on
 #   train, curves                                      once per trained run

@@ -119,7 +119,7 @@ class _Planner:
     def __init__(self, graph: Graph, params: Params, text: str, root: Path, forced: frozenset[str]):
         self.graph, self.root, self.text, self.forced = graph, root, text, forced
         self.lock = read_lock(root / LOCK)
-        self.records = records.texts(params)
+        self.records = records.texts(params, root.resolve())
         self.hashes = Hashes(root)
         self.objects = cache_folder(root) / "files" / "md5"
         self.maker = {out: job.address for job in graph.jobs.values() for out in job.outs}

@@ -75,11 +75,15 @@ class Planned:
         return plan
 
     def inputs(self, stage: str, name: str, ancient: Callable[[str], str]) -> list[str]:
-        """Inputs of a job for Snakemake, whose times do not count, and the file of reasons if the job is stale."""
+        """Inputs of a job for Snakemake: with the file of reasons if it is stale, else such whose times do not count.
+
+        Those of a stale job are no `ancient` ones, because Snakemake asks only the first of several jobs in a row for
+        its own reason to run, and finds the others through inputs that count.
+        """
         address = f"{stage}@{name}" if name else stage
         first = [] if stage == PARAMS_STAGE else [f"{RECORDS}/{records.ALL}"]
-        files = [ancient(path) for path in dict.fromkeys([*first, *self.graph.inputs(stage, name)])]
-        return [*files, str(REASONS)] if address in self.plan.stale else files
+        files = list(dict.fromkeys([*first, *self.graph.inputs(stage, name)]))
+        return [*files, str(REASONS)] if address in self.plan.stale else [ancient(path) for path in files]
 
     def threads(self, stage: str, name: str) -> int:
         """Threads of a job, as the parameter file fixes them."""

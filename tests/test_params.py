@@ -6,7 +6,7 @@ import pytest
 import smoke
 import yaml
 
-from mebm import params
+from mebm import params, records
 from mebm.errors import ParamsError
 
 
@@ -176,17 +176,17 @@ def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke
 
     def times() -> dict[str, int]:
         smoke_params["suite"]["runs"] = dict(smoke_params["suite"]["trained"])
-        params.write_resolved(params.load(write(smoke_params)), out)
+        records.write(params.load(write(smoke_params)), out)
         return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
 
     first = times()
     assert times() == first
     smoke_params["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.3
     second = times()
-    assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml", "report.smoke.yaml"}
+    assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml", "report.smoke.yaml", "all.yaml"}
     smoke_params["train"]["l2_coeff"] = 0.2  # mjem has its own value and does not read this one
     third = times()
-    assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml"}
+    assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml", "all.yaml"}
     del smoke_params["suite"]["trained"]["mebm"]
     assert not [name for name in times() if ".mebm." in name]
 
@@ -257,16 +257,17 @@ def test_a_section_of_runs_as_dvc_or_people_write_it_is_replaced_whole(block):
 
 def test_what_a_running_job_reads_is_not_changed(write, smoke_params, tmp_path):
     folder = tmp_path / "resolved"
-    params.write_resolved(params.load(write(smoke_params)), folder)
+    records.write(params.load(write(smoke_params)), folder)
     before = {path.name: path.read_text() for path in folder.iterdir()}
     smoke_params["suite"]["trained"]["mjem"]["train"]["n_steps"] = 9
     smoke_params["tables"]["digits"] = 5
     loaded = params.load(write(smoke_params))
     readers = {str((folder / "train.mjem.yaml").resolve()): 77}
-    with pytest.raises(ParamsError, match=r"train\.mjem\.yaml, and train mjem is running with it \(PID 77\)"):
-        params.write_resolved(loaded, folder, readers)
+    with pytest.raises(ParamsError, match=r"train\.mjem\.yaml, and a job is running with it \(PID 77\)"):
+        records.refuse_to_change(loaded, folder, readers)
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
-    params.write_resolved(loaded, folder, {str((folder / "train.mebm.yaml").resolve()): 77})
+    records.refuse_to_change(loaded, folder, {str((folder / "train.mebm.yaml").resolve()): 77})
+    records.write(loaded, folder)
     assert "n_steps: 9" in (folder / "train.mjem.yaml").read_text()
 
 

@@ -16,7 +16,7 @@ def test_profiles_keep_the_default_one_and_name_real_stages(name):
     assert {key: profile[key] for key in kept} == kept
     stages = set(Graph(ROOT / "dvc.yaml", params.load(ROOT / "params.yaml")).stages)
     assert set(profile["set-resources"]) <= stages
-    assert "gpu" not in profile["set-resources"].get("train", {})  # train.devices, from the Snakefile
+    assert "gpu" not in profile["set-resources"].get("train", {})  # compute.devices, from the Snakefile
     if "jobs" in profile:  # on a cluster the stage `params` takes all slots, to run alone
         slots = next(int(entry.removeprefix("slots=")) for entry in profile["resources"])
         assert profile["set-resources"]["params"]["slots"] == slots > profile["jobs"]

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from mebm.data import save_images
-from mebm.params import load, write_resolved
+from mebm.params import load
+from mebm.records import write
 from stages import (
     accuracy,
     baseline,
@@ -426,7 +427,7 @@ def test_resolved_parameters(made, tmp_path):
 
 
 def test_training_again_goes_on_and_restart_starts_over(made, smoke_params, tmp_path, capsys):
-    smoke_params["train"]["save_every"] = 4
+    smoke_params["compute"]["save_every"] = 4
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
     argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
@@ -472,13 +473,13 @@ def test_metrics_hold_a_column_a_run_and_number(tmp_path):
 def test_a_job_does_not_start_with_other_values_than_dvc_records(made, smoke_params, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
-    write_resolved(load("params.yaml"), "results/params")
+    write(load("params.yaml"), "results/params")
     smoke_params["tables"]["digits"] = 5
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     argv = ["--table", "demo", "--summary", "none", "--baseline", "none", "--out", "out"]
     monkeypatch.setenv("DVC_STAGE", "tables@demo")
     assert tables.main(argv) == 2
-    assert "params.yaml: was changed after results/params/tables.demo.yaml" in error_line(capsys.readouterr().err)
-    write_resolved(load("params.yaml"), "results/params")
+    assert "was changed after results/params/tables.demo.yaml" in error_line(capsys.readouterr().err)
+    write(load("params.yaml"), "results/params")
     tables.main(argv)
     assert "was changed" not in capsys.readouterr().err

@@ -37,7 +37,7 @@ def record(iteration: int) -> dict:
 
 
 def settings(**changes):
-    return smoke.section("train", **{"pyx_weight": 1.0, "epochs": 3, "save_every": 4, "dropout": 0.1, **changes})
+    return smoke.section("train", **{"pyx_weight": 1.0, "epochs": 3, "dropout": 0.1, **changes})
 
 
 def same(a, b) -> bool:
@@ -110,10 +110,10 @@ def test_only_one_process_at_a_time(store):
         pass
 
 
-def test_the_key_changes_with_settings_and_inputs():
-    keys = {run_key(settings={"lr": lr}, inputs=inputs) for lr in (0.1, 0.2) for inputs in ("a", "b")}
+def test_the_key_changes_with_the_record_and_inputs():
+    keys = {run_key(f"lr: {lr}", {"train": hash_}) for lr in (0.1, 0.2) for hash_ in ("a", "b")}
     assert len(keys) == 4
-    assert run_key(settings={"lr": 0.1}, inputs="a") in keys
+    assert run_key("lr: 0.1", {"train": "a"}) in keys
 
 
 def test_states_of_finished_runs_are_discarded_and_others_stay(tmp_path):
@@ -135,8 +135,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(digits, init, store, at):
     whole = train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen)
     asked = iter(range(1000))
     with pytest.raises(Stopped, match=f"stopped before iteration {at} of 33"):
-        train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen, states=store, stop=lambda: next(asked) == at)
-    resumed = train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen, states=store)
+        train_model(
+            settings(pyx_weight=1.0),
+            digits,
+            init,
+            CPU,
+            **seen,
+            states=store,
+            save_every=4,
+            stop=lambda: next(asked) == at,
+        )
+    resumed = train_model(settings(pyx_weight=1.0), digits, init, CPU, **seen, states=store, save_every=4)
     assert same(resumed.model.state_dict(), whole.model.state_dict())
     assert torch.equal(resumed.buffer.images, whole.buffer.images)
     assert resumed.rows == whole.rows
@@ -189,7 +198,7 @@ def test_a_nan_stops_in_its_iteration(digits, init, monkeypatch):
 def test_a_restart_goes_back_with_other_chains_and_a_lower_rate(digits, init, store, monkeypatch):
     poison(monkeypatch, [10])
     changes = {"on_divergence": "restart", "restart_lr_factor": 0.25, "log_every": 1, "warmup_iters": 0}
-    trained = train_model(settings(**changes), digits, init, CPU, states=store)
+    trained = train_model(settings(**changes), digits, init, CPU, states=store, save_every=4)
     assert trained.restarts == 1
     rates = {row["iteration"]: row["lr"] for row in trained.rows}
     assert sorted(rates) == list(range(33))  # each iteration once
@@ -202,7 +211,7 @@ def test_restarts_are_bounded(digits, init, store, monkeypatch):
     changes = {"on_divergence": "restart", "max_restarts": 2}
     lines: list[str] = []
     with pytest.raises(Diverged):
-        train_model(settings(**changes), digits, init, CPU, states=store, say=lines.append)
+        train_model(settings(**changes), digits, init, CPU, states=store, save_every=4, say=lines.append)
     assert [line.split("restart ")[-1] for line in lines] == ["1 of 2 from iteration 0", "2 of 2 from iteration 0"]
 
 
