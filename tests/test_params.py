@@ -36,7 +36,7 @@ def changed(base: dict, keys: str, value: object) -> dict:
         ("train.n_stepz", 1, "train.n_stepz: unknown key"),
         ("trian", {}, "trian: unknown section"),
         ("suite.trained.mebm.dataset", ["digits"], "trained.mebm.dataset: is ['digits']"),
-        ("quality.score_splits", 1000, "runs.mebm: quality.score_splits is larger than train.buffer_size (100)"),
+        ("quality.score_splits", 1000, "quality.score_splits: is 1000, expected at most 100 (baseline.n_images)"),
         ("train.n_steps", 1.5, "train.n_steps: is 1.5"),
         ("train.n_steps", "5", "train.n_steps: is '5'"),
         ("train.compile", 1, "train.compile: is 1"),
