@@ -285,8 +285,8 @@ def _fits(parts: dict[str, tuple[int, str, int]]) -> Iterator[str]:
     total = sum(part[2] for part in parts.values())
     if total > MEMORY_LIMIT:
         key, (value, what, n) = max(parts.items(), key=lambda entry: entry[1][2])
-        size = f"{n / MEMORY_LIMIT:,.3g} TiB of memory"
-        yield f"{key}: is {value}, with which {what} take about {size}, expected less than 1 TiB; lower it"
+        size = f"about {n / MEMORY_LIMIT:,.3g} TiB of memory for {what}"
+        yield f"{key}: is {value}, which means {size}, expected less than 1 TiB; lower it"
 
 
 # ---------------------------------------------------------------- rows of tables
