@@ -214,7 +214,7 @@ class Pictures(Section):
 
 class Neighbours(Section):
     n_samples: Annotated[int, Field(ge=1, le=1000)]  # rows of a figure
-    n_neighbours: Annotated[int, Field(ge=1, le=100)]
+    n_neighbours: Annotated[int, Field(ge=1, le=1000)]
     n_references: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Seed
 
