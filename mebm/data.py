@@ -188,9 +188,12 @@ def augment(images: Tensor, pad: int, flip: bool, generator: torch.Generator) ->
     """Reflect padding by `pad`, a random crop back to size, and a horizontal flip with chance 1/2.
 
     images: uint8 [B, C, H, W]; the result has the same shape and type. Every image gets its own offset and flip, all
-    in one gather. The random numbers come from a CPU generator, so no device is waited for.
+    in one gather. The random numbers come from a CPU generator, so no device is waited for. Raises DataError for a
+    padding that is not smaller than the image, which it mirrors.
     """
     n, _, height, width = images.shape
+    if pad >= min(height, width):
+        raise DataError(f"augment_pad is {pad}, expected less than the {min(height, width)} pixels of the images")
     if pad == 0 and not flip:
         return images
     offsets = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)

@@ -35,6 +35,14 @@ def split_stratified(labels: np.ndarray | None, n: int, n_held_out: int, seed: i
     return kept, held_out
 
 
+def _split(labels: np.ndarray | None, n: int, settings: Dataset, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The same with as many held out as a key of the settings says, which an error names."""
+    try:
+        return split_stratified(labels, n, getattr(settings, key), settings.seed)
+    except DataError as error:
+        raise DataError(f"dataset.{key}: {error}; change it") from error
+
+
 @dataclass
 class _Part:
     """Images spooled to disk, so that memory does not grow with the data set."""
@@ -79,7 +87,7 @@ def prepare(settings: Dataset, name: str, out: str | Path) -> dict:
         _check_count(settings, "train", len(first.images))
         classes = len(source.label_names) if source.label_names else None
         if source.test is None:
-            kept, held_out = split_stratified(first.labels, len(first.images), settings.n_test, settings.seed)
+            kept, held_out = _split(first.labels, len(first.images), settings, "n_test")
             train, test = (first, kept), (first, held_out)
             counts = _write(settings, out, train, test, classes)
         else:
@@ -117,7 +125,7 @@ def _write(settings: Dataset, out: Path, train: tuple, test: tuple, classes: int
     part, kept = train
     if settings.evaluate_on == "validation":
         labels = None if part.labels is None else part.labels[kept]
-        inner, validation = split_stratified(labels, len(kept), settings.n_validation, settings.seed)
+        inner, validation = _split(labels, len(kept), settings, "n_validation")
         train, test = (part, kept[inner]), (part, kept[validation])
     for name, (source, indices) in (("train", train), ("test", test)):
         labels = None if source.labels is None else source.labels[indices]

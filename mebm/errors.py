@@ -1,4 +1,10 @@
-"""One exception per cause. Every message names the thing, what was found and what to do."""
+"""One exception per cause. Every message names the thing, what was found and what to do, on one short line."""
+
+import re
+import reprlib
+from collections.abc import Iterable
+
+SHOWN = 60  # characters of a value in a message
 
 
 class MebmError(Exception):
@@ -38,3 +44,47 @@ class Stopped(MebmError):
 
 class MetricError(MebmError):
     """A metric is not defined for its input."""
+
+
+class _Short(reprlib.Repr):
+    """Python's own form of a value, cut: a mistake may be a list of 100,000 entries or a number of 400 digits."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxstring = self.maxother = SHOWN
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        if abs(x) < 10**20:
+            return repr(x)
+        return f"an integer of about {round(x.bit_length() * 0.30103)} digits"  # repr refuses one of 4,301
+
+
+_SHORT = _Short()
+
+
+def shown(value: object) -> str:
+    """A value in a message, on one line and never longer than 60 characters or so; control characters as escapes."""
+    return clipped(_SHORT.repr(value), SHOWN + 2)
+
+
+def clipped(text: str, length: int) -> str:
+    """The text on one line, its end replaced by dots where it is longer than `length`."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 3]}..."
+
+
+def named(key: object) -> str:
+    """A key in a message: as it is where it is an ordinary name, else as `shown` shows it."""
+    return key if isinstance(key, str) and re.fullmatch(r"[\w./-]{1,64}", key, re.ASCII) else shown(key)
+
+
+def listed(names: Iterable[object], length: int = 200) -> str:
+    """Names in a message, separated by commas; those that do not fit into about `length` characters are counted."""
+    parts = [named(name) for name in names]
+    fit, used = 0, 0
+    while fit < len(parts) and (fit == 0 or used + len(parts[fit]) + 2 <= length):
+        used += len(parts[fit]) + 2
+        fit += 1
+    more = [f"and {len(parts) - fit} more"] if fit < len(parts) else []
+    return ", ".join([*parts[:fit], *more]) or "none"

@@ -8,24 +8,36 @@ values decide what a job computes.
 """
 
 import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from mebm.errors import ParamsError
+from mebm import checks
+from mebm.errors import ParamsError, clipped, listed, named, shown
 from mebm.files import write_text
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+# Ends that no sensible use reaches, and beyond which float32, files' names or memory give way
+LARGE = 1_000_000_000
+Positive = Annotated[float, Field(ge=1e-12, le=LARGE)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGE)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(ge=1e-9, le=1)]
+Count = Annotated[int, Field(ge=1, le=LARGE)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGE)]
+Batch = Annotated[int, Field(ge=2, le=1_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(checks.radius)]  # grey levels, all that there are
+RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(checks.radius)]
+FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(checks.printable)]
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
-PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")  # stands in command lines
+PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
 # folders of results/ and data/ that are no entry's
 RESERVED = ("analyses", "baseline", "compare", "compared", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
@@ -70,11 +82,11 @@ class Section(BaseModel):
 
 
 class Compute(Section):
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")]
     cpu_threads: Annotated[int, Field(ge=1, le=256)]
     deterministic: bool
     devices: Annotated[int, Field(ge=1, le=64)]
-    eval_batch_size: Count
+    eval_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     save_every: Count
     cpu_hours: Positive | None
 
@@ -91,13 +103,13 @@ class Dataset(Section):
         "celeba_hq",
         "image_folder",
     ]
-    path: str | None
-    downloads: Annotated[str, Field(min_length=1)]
-    urls: dict[str, Annotated[str, Field(pattern=r"^(https?|ftp)://\S+$")]]
+    path: FilePath | None
+    downloads: FilePath
+    urls: dict[str, Annotated[str, Field(pattern=r"^(https?|ftp)://\S+$", max_length=2000)]]
     checksums: dict[str, Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{8,32}|sha256:[0-9a-f]{8,64})$")]]
     image_size: Annotated[int, Field(ge=8, le=1024)]
     n_source: Count | None
-    n_test: Annotated[int, Field(ge=0)]
+    n_test: CountOrZero
     n_validation: Count
     evaluate_on: Literal["test", "validation"]
     seed: Seed
@@ -110,11 +122,11 @@ class Gaussian(Section):
 class Features(Section):
     network: Literal["classifier", "inception"]
     preprocessing: Literal["tf1", "pytorch_fid"]
-    weights: str | None
+    weights: FilePath | None
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-    width: Count
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
+    width: Annotated[int, Field(ge=1, le=1_000_000)]
+    epochs: Epochs
+    batch_size: Batch
     lr: Positive
     augment_pad: Annotated[int, Field(ge=0, le=16)]
     augment_flip: bool
@@ -122,18 +134,18 @@ class Features(Section):
 
 
 class Reference(Section):
-    file: str | None
+    file: FilePath | None
 
 
 class Baseline(Section):
-    n_images: Annotated[int, Field(ge=2)]
+    n_images: Annotated[int, Field(ge=2, le=LARGE)]
     seed: Seed
 
 
 class Train(Section):
     seed: Seed
-    depth: Annotated[int, Field(ge=10)]
-    width: Count
+    depth: Annotated[int, Field(ge=10, le=1000)]
+    width: Annotated[int, Field(ge=1, le=10_000)]
     head: Literal["energy", "logsumexp"]
     norm: Literal["batch", "none", "instance", "layer", "actnorm"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -147,37 +159,37 @@ class Train(Section):
     grad_bound: Positive | None
     buffer_size: Count
     reinit_freq: Share
-    batch_size: Annotated[int, Field(ge=2)]
-    label_batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Batch
+    label_batch_size: Batch
     augment_pad: Annotated[int, Field(ge=0, le=16)]
     augment_flip: bool
-    epochs: Count
+    epochs: Epochs
     optimiser: Literal["sgd", "adam"]
     lr: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
-    warmup_iters: Annotated[int, Field(ge=0)]
-    decay_epochs: list[Count]
-    decay_factor: Annotated[float, Field(gt=0, le=1)]
+    warmup_iters: CountOrZero
+    decay_epochs: Annotated[list[Epochs], Field(max_length=1000)]
+    decay_factor: Factor
     precision: Literal["float32", "bf16"]
     compile: bool
     kernels: Literal["torch", "native"]
     sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
     max_restarts: Annotated[int, Field(ge=0, le=100)]
-    restart_lr_factor: Annotated[float, Field(gt=0, le=1)]
+    restart_lr_factor: Factor
     log_every: Count
     grid_every: Count
     snapshot_images: Count
 
 
 class Sample(Section):
-    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1)]
+    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1), AfterValidator(checks.once)]
     keep_ratio: Positive
 
 
 class Quality(Section):
-    score_splits: Count
+    score_splits: Annotated[int, Field(ge=1, le=1_000_000)]
     permutation_seed: Seed
 
 
@@ -185,13 +197,13 @@ class Generate(Section):
     count: Count
     steps: Count
     seed: Seed
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Batch
     bn_stats: Literal["running", "batch"]
     noise_std: NonNegative | None
     grad_bound: Positive | None
     grid_every: Count
     quality_every: Count
-    png_images: Annotated[int, Field(ge=0)]
+    png_images: Annotated[int, Field(ge=0, le=100_000)]  # names have five digits
 
 
 class Pictures(Section):
@@ -200,39 +212,39 @@ class Pictures(Section):
 
 
 class Neighbours(Section):
-    n_samples: Count
-    n_neighbours: Count
-    n_references: Count
+    n_samples: Annotated[int, Field(ge=1, le=1000)]  # rows of a figure
+    n_neighbours: Annotated[int, Field(ge=1, le=1000)]
+    n_references: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Seed
 
 
 class Embedding(Section):
-    n_images: Annotated[int, Field(ge=10)]
-    batch_size: Annotated[int, Field(ge=2)]
-    perplexity: Positive
-    n_neighbours: Count
+    n_images: Annotated[int, Field(ge=10, le=100_000)]  # t-SNE of more takes days
+    batch_size: Batch
+    perplexity: Annotated[float, Field(ge=1, le=100_000)]
+    n_neighbours: Annotated[int, Field(ge=1, le=100_000)]
     seed: Seed
 
 
 class Ood(Section):
-    sets: list[str] | None
-    n_images: Annotated[int, Field(ge=2)]
+    sets: Annotated[list[str], AfterValidator(checks.once)] | None
+    n_images: Annotated[int, Field(ge=2, le=LARGE)]
     seed: Seed
 
 
 class Calibration(Section):
-    n_bins: Annotated[int, Field(ge=2)]
+    n_bins: Annotated[int, Field(ge=2, le=1000)]  # bars of a figure
     fit_share: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
 
 
 class Robustness(Section):
     n_images: Count
-    radii_linf: list[NonNegative]
-    radii_l2: list[NonNegative]
-    steps: Count
-    step_ratio: Positive
-    restarts: Count
+    radii_linf: Annotated[list[RadiusLinf], Field(max_length=100), AfterValidator(checks.once)]
+    radii_l2: Annotated[list[RadiusL2], Field(max_length=100), AfterValidator(checks.once)]
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    step_ratio: Annotated[float, Field(ge=1e-12, le=1_000_000)]
+    restarts: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Seed
 
 
@@ -289,10 +301,14 @@ class _Core(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                text = f"the key {shown(key.value)} occurs twice"
+                raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -365,8 +381,8 @@ class Params:
         if kind == "analysed":  # any run can be looked at by hand
             kind, entries = "runs", self.runs
         if name not in entries:
-            known = ", ".join(entries) or "none"
-            raise ParamsError(f"{self.path}: no entry {name!r} in {kind} of the suite {self.suite!r}; known: {known}")
+            where = f"{kind} of the suite {self.suite!r}"
+            raise ParamsError(f"{self.path}: no entry {shown(name)} in {where}; known: {listed(entries)}")
         entry = entries[name] if isinstance(entries, dict) else {}
         record: dict[str, Any] = {"name": name}
         if kind in ("trained", "imported", "runs"):
@@ -442,7 +458,7 @@ class Params:
             raise ParamsError(f"{path}: holds no mapping of sections; restore it from version control")
         for key in raw:
             if key not in SECTIONS and key not in OTHER_KEYS:
-                raise ParamsError(f"{path}: {key}: unknown section; known: {', '.join([*SECTIONS, *OTHER_KEYS])}")
+                raise ParamsError(f"{path}: {named(key)}: {_unknown(key, [*SECTIONS, *OTHER_KEYS], 'section')}")
         for key in (*SECTIONS, *OTHER_KEYS):
             if not isinstance(raw.get(key), dict):
                 raise ParamsError(f"{path}: {key}: is {_shown(raw.get(key))}, expected a section with keys")
@@ -451,11 +467,12 @@ class Params:
         """Lay `runs` over the runs of those suites that have them."""
         suites = [s for s in (*self._raw["suites"].values(), self._raw["suite"]) if isinstance(s, dict)]
         entries = [suite["runs"] for suite in suites if isinstance(suite.get("runs"), dict)]
-        known = sorted({str(name) for names in entries for name in names})
+        known = list(dict.fromkeys(name for names in entries for name in names))
         for name, sections in self._raw["runs"].items():
+            where = f"runs.{named(name)}"
             if name not in known:
-                raise ParamsError(f"{self.path}: runs.{name}: no suite has this run; known: {', '.join(known)}")
-            self._check_sections(f"runs.{name}", sections, RUN_SECTIONS)
+                raise ParamsError(f"{self.path}: {where}: no suite has this run; known: {listed(known)}")
+            self._check_sections(where, sections, RUN_SECTIONS)
         for suite in suites:
             for kind in ("trained", "imported", "runs", "analysed"):
                 entries = suite.get(kind)
@@ -481,8 +498,10 @@ class Params:
                 f"{path}: suite.name: is {_shown(suite['name'])}, expected letters a-z, digits and underscores"
             )
         tables = suite["tables"]
-        if not isinstance(tables, list) or len(set(map(str, tables))) != len(tables) or not set(tables) <= set(TABLES):
-            raise ParamsError(f"{path}: suite.tables: is {_shown(tables)}, expected a list of {', '.join(TABLES)}")
+        known = isinstance(tables, list) and all(isinstance(table, str) and table in TABLES for table in tables)
+        if not known or len(set(tables)) < len(tables):
+            expected = f"expected a list of {', '.join(TABLES)}, each once at most"
+            raise ParamsError(f"{path}: suite.tables: is {_shown(tables)}, {expected}")
         for kind in ("datasets", "compared", "trained", "imported", "runs", "analysed", "defaults"):
             optional = kind in ("defaults", "trained", "imported", "analysed")
             if not isinstance(suite[kind], dict) or not (suite[kind] or optional):
@@ -491,13 +510,14 @@ class Params:
             raise ParamsError(f"{path}: suite.runs: differs from trained and imported together; merge both into it")
         for name, run in suite["analysed"].items():
             if suite["runs"].get(name) != run:
-                raise ParamsError(f"{path}: suite.analysed.{name}: differs from runs.{name}; refer to it by its anchor")
+                where = f"suite.analysed.{named(name)}"
+                raise ParamsError(f"{path}: {where}: differs from runs.{named(name)}; refer to it by its anchor")
         if suite["name"] in (*RESERVED, *suite["runs"]):
             raise ParamsError(
                 f"{path}: suite.name: is {suite['name']!r}, the name of a folder of results/; use another"
             )
         if both := set(suite["trained"]) & set(suite["imported"]):
-            raise ParamsError(f"{path}: imported.{min(both)}: a trained run has this name; use another")
+            raise ParamsError(f"{path}: imported.{named(both.pop())}: a trained run has this name; use another")
         self._check_sections("defaults", suite["defaults"], set(SECTIONS))
         for kind, own, sections in (
             ("datasets", set(), _sections(DATASET_STAGES)),
@@ -506,7 +526,7 @@ class Params:
             ("imported", {"method", "dataset", "checkpoint"}, RUN_SECTIONS),
         ):
             for name, entry in suite[kind].items():
-                where = f"{kind}.{name}"
+                where = f"{kind}.{named(name)}"
                 if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
                     raise ParamsError(
                         f"{path}: {where}: a name starts with a-z and goes on with a-z, 0-9, _ (at most 64 characters)"
@@ -525,45 +545,51 @@ class Params:
         self._check_rows(suite)
 
     def _check_rows(self, suite: dict) -> None:
-        """Runs of one table row are seeds of one setting, and every run's chains fill the parts of its score."""
-        rows: dict[tuple[str, str], tuple[str, dict]] = {}
-
+        """What sections are together: data sets, runs on them, and runs of one row of tables."""
+        sizes = {}
+        for name, entry in suite["datasets"].items():
+            of = self._typed(suite, entry, _sections(DATASET_STAGES))
+            sizes[name] = checks.size(of.dataset, PUBLISHED_COUNTS.get(of.dataset.source, {}))
+            self._raise_first(f"datasets.{name}: ", checks.of_data_jobs(of, sizes[name]))
+        rows: dict[tuple[str, str], list] = {}
         for name, entry in suite["runs"].items():
-            train = self._laid_over(suite, "train", entry)
-            if self._laid_over(suite, "quality", entry)["score_splits"] > train["buffer_size"]:
-                raise ParamsError(
-                    f"{self.path}: runs.{name}: quality.score_splits is larger than train.buffer_size "
-                    f"({train['buffer_size']}), so its chains cannot be scored; lower it"
-                )
-            row = (entry["dataset"], entry["method"])
-            other, settings = rows.setdefault(row, (name, train))
-            different = [key for key in train if key != "seed" and train[key] != settings.get(key)]
-            if different and "checkpoint" not in entry:
-                raise ParamsError(
-                    f"{self.path}: runs.{name}: has the method {entry['method']!r} of {other}, but another "
-                    f"train.{different[0]}; runs of one method are averaged as seeds, so give it a method of its own"
-                )
+            of, where, data = self._typed(suite, entry, RUN_SECTIONS), f"runs.{name}: ", sizes[entry["dataset"]]
+            trained = name in suite["trained"]
+            if trained:
+                self._raise_first(where, checks.of_run(of, data))
+                self._raise_first(where, checks.of_devices(of.train, of.compute, of.compute.devices))
+            if name in suite["analysed"]:
+                chains = of.train.buffer_size if trained else None
+                self._raise_first(where, checks.of_analyses(of, data, chains))
+            row = rows.setdefault((entry["dataset"], entry["method"]), [])
+            self._raise_first(where, checks.of_row(entry, of, row))
+            row.append((name, entry, of))
+
+    def _raise_first(self, where: str, problems: Iterator[str]) -> None:
+        for problem in problems:
+            raise ParamsError(f"{self.path}: {where}{problem}")
+
+    def _typed(self, suite: dict, entry: dict, sections: set[str]) -> SimpleNamespace:
+        """Sections as an entry has them, which have been checked one by one."""
+        return SimpleNamespace(
+            **{key: SECTIONS[key].model_construct(**self._laid_over(suite, key, entry)) for key in sections}
+        )
 
     def _check_sections(self, where: str, entry: Any, sections: set[str], own: frozenset | set = frozenset()) -> None:
         if not isinstance(entry, dict):
             raise ParamsError(f"{self.path}: {where}: is {_shown(entry)}, expected a mapping")
         for key, value in entry.items():
             if key not in sections | own:
-                raise ParamsError(
-                    f"{self.path}: {where}.{key}: unknown key; known: {', '.join(sorted(own | sections))}"
-                )
+                raise ParamsError(f"{self.path}: {where}.{named(key)}: {_unknown(key, sorted(own | sections))}")
             if key not in own and not isinstance(value, dict):
                 raise ParamsError(f"{self.path}: {where}.{key}: is {_shown(value)}, expected a section with keys")
 
     def _check_run(self, where: str, run: dict, suite: dict) -> None:
-        if not isinstance(run.get("method"), str) or not run["method"].strip():
-            raise ParamsError(
-                f"{self.path}: {where}.method: is {_shown(run.get('method'))}, expected the row's name in tables"
-            )
+        self._raise_first(f"{where}.", checks.of_method(run.get("method")))
         if not isinstance(run.get("dataset"), str) or run["dataset"] not in suite["datasets"]:
             raise ParamsError(
                 f"{self.path}: {where}.dataset: is {_shown(run.get('dataset'))}, expected one of "
-                f"{', '.join(suite['datasets'])}"
+                f"{listed(suite['datasets'])}"
             )
 
         checkpoint = run.get("checkpoint", "")
@@ -581,17 +607,19 @@ class Params:
             errors = error.errors()
             # a misspelt key is both unknown and missing: the unknown one is what its author looks for
             first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-            key = ".".join(str(part) for part in first["loc"])
+            key = ".".join(str(part) if isinstance(part, int) else named(part) for part in first["loc"])
             top = str(first["loc"][0]) if first["loc"] else ""
             holder = f"{where}." if top in differences else "defaults." if top in shared else ""
             raise ParamsError(f"{self.path}: {holder}{section}.{key}: {_explain(first, SECTIONS[section])}") from error
         if section == "train":
-            self._check_train(where, checked)
+            self._raise_first(f"{where}.", checks.of_train(checked))
         if section == "dataset":
             self._check_dataset(where, checked)
-        if section == "ood" and not set(checked.sets or ()) <= set(suite["compared"]):
-            known = ", ".join(suite["compared"])
-            raise ParamsError(f"{self.path}: {where}.ood.sets: is {checked.sets}, expected some of compared: {known}")
+        if section == "ood" and (unknown := [name for name in checked.sets or () if name not in suite["compared"]]):
+            known = listed(suite["compared"])
+            raise ParamsError(
+                f"{self.path}: {where}.ood.sets: has {shown(unknown[0])}, expected some of compared: {known}"
+            )
 
     def _check_dataset(self, where: str, dataset: Dataset) -> None:
         sides = SIDES[dataset.source]
@@ -602,22 +630,15 @@ class Params:
             )
         if dataset.source in ("celeba_hq", "image_folder") and not dataset.path:
             raise ParamsError(f"{self.path}: {where}.dataset.path: is missing, expected the folder of pictures")
+        self._raise_first(f"{where}.", checks.of_dataset(dataset, PUBLISHED_COUNTS.get(dataset.source, {})))
 
-    def _check_train(self, where: str, train: Train) -> None:
-        if train.px_weight == 0 and train.pyx_weight == 0:
-            raise ParamsError(
-                f"{self.path}: {where}.train: px_weight and pyx_weight are both 0, so there is nothing to train"
-            )
-        if train.compile and train.kernels == "native":
-            raise ParamsError(f"{self.path}: {where}.train: compile and kernels native exclude each other; choose one")
-        if (train.depth - 4) % 6:
-            raise ParamsError(
-                f"{self.path}: {where}.train.depth: is {train.depth}, expected 6n + 4 (10, 16, 22, 28, ...)"
-            )
-        if train.decay_epochs != sorted(set(train.decay_epochs)):
-            raise ParamsError(
-                f"{self.path}: {where}.train.decay_epochs: is {train.decay_epochs}, expected rising epochs"
-            )
+
+def _parsed(text: str) -> Any:
+    """YAML as plain data. Raises YAMLError, also for a tag whose text is no such value, as in `!!int x`."""
+    try:
+        return yaml.load(text, Loader=_Core)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise yaml.YAMLError(f"a value cannot be read ({error})") from error
 
 
 def load(path: str | Path) -> Params:
@@ -640,17 +661,19 @@ def override(path: str | Path, assignments: list[str], write: bool) -> Params:
     try:
         before = path.read_text(encoding="utf-8")
         text = with_values(before, assignments)
-        raw = yaml.load(text, Loader=_Core)
+        raw = _parsed(text)
+        params = Params(path, raw)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}); run from the project's root folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ParamsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    params = Params(path, raw)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: is not valid YAML: {clipped(str(error), 250)}") from error
+    except RecursionError as error:
+        raise ParamsError(f"{path}: a value holds itself, or is nested too deeply") from error
     for assignment in assignments:
         section, *key = str(assignment).lstrip("+").partition("=")[0].strip().split(".")
         if section != "runs" and key[0] in raw["suite"]["defaults"].get(section, {}):
             raise ParamsError(
-                f"{assignment!r}: has no effect, since the defaults of the suite {params.suite!r} set "
+                f"{shown(assignment)}: has no effect, since the defaults of the suite {params.suite!r} set "
                 f"{section}.{key[0]}; set runs.NAME.{section}.{key[0]}, or edit {path}"
             )
     if write and text != before:
@@ -678,13 +701,14 @@ def changed(section: Section, text: dict[str, str]) -> Section:
     for key, word in text.items():
         flag = f"--{key.replace('_', '-')}"
         try:
-            value = yaml.load(word, Loader=_Core)
+            value = _parsed(word)
             field = type(section).model_fields[key]
             wants_float = float in (field.annotation, *getattr(field.annotation, "__args__", ()))
-            values[key] = float(value) if isinstance(value, int) and wants_float else value
+            values[key] = value
             type(section).model_validate(values)
-        except yaml.YAMLError as error:
-            raise ParamsError(f"{flag}: {word!r} is not a value") from error
+            values[key] = float(value) if wants_float and value is not None else value
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ParamsError(f"{flag}: {shown(word)} is not a value") from error
         except ValidationError as error:
             raise ParamsError(f"{flag}: {_explain(error.errors()[0], type(section))}") from error
     return type(section).model_validate(values)
@@ -700,9 +724,9 @@ def with_values(text: str, assignments: list[str]) -> str:
         path, sign, word = assignment.lstrip("+").partition("=")
         keys = path.strip().split(".")
         try:
-            value = yaml.load(word, Loader=_Core)
-        except yaml.YAMLError as error:
-            raise ParamsError(f"{assignment!r}: {word!r} is not a value") from error
+            value = _parsed(word)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ParamsError(f"{shown(assignment)}: {shown(word)} is not a value") from error
         if sign and keys[0] == "runs" and len(keys) == 4:
             text = _with_run_value(text, keys[1:], value)
         elif sign and keys[0] in SECTIONS and len(keys) == 2:
@@ -711,11 +735,11 @@ def with_values(text: str, assignments: list[str]) -> str:
             )
             text, count = line.subn(lambda match, v=value: f"{match[1]}{_flow(v)}{match[2] or ''}", text)
             if not count:
-                raise ParamsError(f"{assignment!r}: the section {keys[0]} has no line of the key {keys[1]!r}")
+                raise ParamsError(f"{shown(assignment)}: the section {keys[0]} has no line of the key {shown(keys[1])}")
         else:
             raise ParamsError(
-                f"{assignment!r}: is no assignment; expected SECTION.KEY=VALUE or runs.NAME.SECTION.KEY=VALUE, such as "
-                "runs.mjem_mnist.train.n_steps=10"
+                f"{shown(assignment)}: is no assignment; expected SECTION.KEY=VALUE or runs.NAME.SECTION.KEY=VALUE, "
+                "such as runs.mjem_mnist.train.n_steps=10"
             )
     return text
 
@@ -738,16 +762,24 @@ def _flow(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "missing" if value is None else repr(value)[:60]
+    return "missing" if value is None else shown(value)
+
+
+def _unknown(key: Any, known: list[str], kind: str = "key") -> str:
+    """What to do about a key: the one that was meant, or those that there are."""
+    if isinstance(key, str) and (meant := get_close_matches(key[:100], known, 1, 0.75)):
+        return f"unknown {kind}; did you mean {meant[0]}?"
+    return f"unknown {kind}; known: {listed(known)}"
 
 
 def _explain(error: dict, section: type[Section]) -> str:
     if error["type"] == "extra_forbidden":
-        return f"unknown key; known: {', '.join(section.model_fields)}"
+        return _unknown(error["loc"][-1], list(section.model_fields))
     if error["type"] == "missing":
         return "missing; every value is written in the file"
+    value = error["input"]
     if error["type"] == "list_type":
-        value = error["input"]
-        example = value if isinstance(value, str | int | float) else "a, b"
-        return f"is {value!r}: expected a list, which is written [{example}]"
-    return f"is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        plain = isinstance(value, str | int | float) and len(shown(value)) < 30
+        return f"is {shown(value)}: expected a list, which is written [{value if plain else 'a, b'}]"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"is {shown(value)}: {message[0].lower()}{message[1:]}"

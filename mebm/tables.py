@@ -7,11 +7,11 @@ from statistics import mean, stdev
 
 import pandas as pd
 
+from mebm.checks import HELDOUT, INITIAL
 from mebm.errors import DataError
 
 DASH = "–"
 PUBLISHED = Path(__file__).with_name("published.csv")
-INITIAL, HELDOUT = "initial distribution", "held-out real images"
 NAMES = {
     "fid": "FID ↓",
     "is_mean": "IS ↑",
@@ -276,7 +276,8 @@ def to_csv(table: pd.DataFrame, caption: str = "") -> str:
 def to_latex(table: pd.DataFrame, caption: str) -> str:
     """A LaTeX table environment (needs booktabs)."""
     escapes = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
-    escapes |= {DASH: "--"}
+    escapes |= {DASH: "--", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$"}
+    escapes |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
     def escape(text: str) -> str:
         return "".join(escapes.get(character, character) for character in text)

@@ -1,6 +1,7 @@
 """What every stage's command line shares: arguments, log, progress, and errors that end in one line."""
 
 import argparse
+import errno
 import logging
 import os
 import platform
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mebm import params, records
-from mebm.errors import MebmError, ParamsError, Stopped
+from mebm.errors import MebmError, ParamsError, Stopped, clipped
 from mebm.pipeline import RECORDS, Graph
 from mebm.strays import remove_strays
 
@@ -130,14 +131,22 @@ def execute(
         return _fail(f"{error}; run the same command to go on", 130)
     except MebmError as error:
         return _fail(error, 1)
-    except MemoryError:
-        return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
-    except OSError as error:
-        return _fail(f"{error.filename or args.stage}: {error.strerror or error}", 1)
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if _lacks_memory(error):
+            return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+        if not isinstance(error, OSError):
             raise
-        return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+        return _fail(f"{clipped(str(error.filename or args.stage), 200)}: {error.strerror or error}", 1)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory was missing: for numbers, on a GPU, or for a library that an import was to load."""
+    texts = ("out of memory", "allocate memory", "failed to map segment from shared object")
+    return (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(text in str(error) for text in texts)
+    )
 
 
 def _check_record(args: argparse.Namespace, record: str) -> None:

@@ -53,7 +53,7 @@ HARMLESS = {
         }.items()
     },
     "dataset.downloads": set_param("dataset", "downloads", "elsewhere"),
-    "dataset.urls": set_param("dataset", "urls", {"a.zip": "https://mirror/a.zip"}),
+    "dataset.urls": set_param("dataset", "urls", {"cifar-10-python.tar.gz": "https://mirror/cifar.tar.gz"}),
     "another order of keys": lambda folder: write_params(
         folder, dict(reversed(yaml.safe_load((folder / "params.yaml").read_text()).items()))
     ),

@@ -36,7 +36,7 @@ def changed(base: dict, keys: str, value: object) -> dict:
         ("train.n_stepz", 1, "train.n_stepz: unknown key"),
         ("trian", {}, "trian: unknown section"),
         ("suite.trained.mebm.dataset", ["digits"], "trained.mebm.dataset: is ['digits']"),
-        ("quality.score_splits", 1000, "runs.mebm: quality.score_splits is larger than train.buffer_size (100)"),
+        ("quality.score_splits", 1000, "quality.score_splits: is 1000, expected at most 100 (baseline.n_images)"),
         ("train.n_steps", 1.5, "train.n_steps: is 1.5"),
         ("train.n_steps", "5", "train.n_steps: is '5'"),
         ("train.compile", 1, "train.compile: is 1"),
@@ -183,7 +183,8 @@ def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke
     assert times() == first
     smoke_params["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.3
     second = times()
-    assert {name for name in second if second[name] != first[name]} == {"train.mjem.yaml", "report.smoke.yaml", "all.yaml"}
+    changed_files = {name for name in second if second[name] != first[name]}
+    assert changed_files == {"train.mjem.yaml", "report.smoke.yaml", "all.yaml"}
     smoke_params["train"]["l2_coeff"] = 0.2  # mjem has its own value and does not read this one
     third = times()
     assert {name for name in third if third[name] != second[name]} == {"train.mebm.yaml", "all.yaml"}

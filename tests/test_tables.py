@@ -149,3 +149,10 @@ def test_summary_takes_what_tables_need():
     assert summarise({"full": record}) == short
     with pytest.raises(DataError, match="lacks the key 'fcd'"):
         summarise({"full": {}})
+
+
+def test_latex_reads_a_methods_name_as_text():
+    table = pd.DataFrame([("x", r"M-EBM, $\alpha$ {a_b} ~ 2^3")], columns=["data set", "method"])
+    line = next(line for line in to_latex(table, "c").splitlines() if line.startswith("x &"))
+    written = r"M-EBM, \$\textbackslash{}alpha\$ \{a\_b\} \textasciitilde{} 2\textasciicircum{}3"
+    assert line == rf"x & {written} \\"
