@@ -88,7 +88,7 @@ def test_a_run_on_two_devices_through_the_documented_command(folder):
 
 @pytest.mark.slow
 def test_it_resumes_bit_for_bit_and_with_another_number_of_processes(folder):
-    write(folder, 2, epochs=12)
+    write(folder, 2, epochs=12, norm="layer")
     whole = train(folder, "whole")
     whole.communicate()
     assert whole.returncode == 0
@@ -111,7 +111,7 @@ def test_it_resumes_bit_for_bit_and_with_another_number_of_processes(folder):
     assert "goes on from iteration" in text
     assert sha256(folder / "parts" / "checkpoint.pt") == sha256(folder / "whole" / "checkpoint.pt")
     # the two last states of that run are still there: one process goes on from the newest of the two processes'
-    write(folder, 1, epochs=12)
+    write(folder, 1, epochs=12, norm="layer")
     alone = train(folder, "alone")
     text, _ = alone.communicate()
     assert alone.returncode == 0, text
