@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # python of this environment
 
-from mebm import params, planning
+from mebm import planning
 from mebm.errors import MebmError
 from mebm.pipeline import PARAMS_STAGE, RECORDS
 

@@ -17,7 +17,22 @@ from mebm.errors import DataError
 PACKAGES = ("mebm", "stages")
 # Modules that carry parameters, files, messages and schedules, and decide no number. They are not followed.
 CARRIERS = frozenset(
-    {f"mebm/{name}.py" for name in ("archive", "checks", "code", "cost", "devices", "errors", "files", "hashes", "job")}
+    {
+        f"mebm/{name}.py"
+        for name in (
+            "archive",
+            "checks",
+            "code",
+            "cost",
+            "devices",
+            "engine",
+            "errors",
+            "files",
+            "hashes",
+            "job",
+            "mend",
+        )
+    }
     | {f"mebm/{name}.py" for name in ("params", "pipeline", "plan", "planning", "records", "state", "strays")}
     | {f"stages/{name}.py" for name in ("cli", "cost", "locks")}
 )

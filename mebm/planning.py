@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.settings.enums import RerunTrigger
 
-from mebm import params, records
+from mebm import engine, mend, params, records
 from mebm.errors import ParamsError
 from mebm.files import write_text
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
@@ -35,6 +35,9 @@ class Planned:
         values = config.pop("set", [])
         if config:
             raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
+        if workflow.is_main_process:
+            for line in mend.mend():
+                print(line, file=sys.stderr)
         self._set = values if isinstance(values, list) else [values]
         self.params = params.override(FILE, self._set, write=False)
         self.graph = Graph("dvc.yaml", self.params)
@@ -97,11 +100,10 @@ class Planned:
     def start(self) -> None:
         """Before the first job: write the values of --config, or refuse training that would take too long here.
 
-        Raises ParamsError; params.yaml is then as it was.
+        Raises StateError beside another engine, and ParamsError; params.yaml is then as it was.
         """
-        from stages.locks import readers
-
-        records.refuse_to_change(self.params, RECORDS, readers())
+        engine.take()
+        engine.refuse_beside_others()
         # Elsewhere (Slurm), this machine's speed says nothing: every training checks its own cost where it runs.
         planned = [job for job in self._workflow.dag.needrun_jobs() if job.rule.name == "train"]
         runs = sorted({job.wildcards.name for job in planned} - {address[6:] for address in self.plan.cached})

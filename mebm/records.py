@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from mebm import code
-from mebm.errors import ParamsError
 from mebm.files import write_text
 from mebm.params import Params
 
@@ -69,33 +68,14 @@ def write(params: Params, folder: str | Path) -> None:
 
     A file whose content would not change is left alone.
     """
-    new, gone = _changes(params, Path(folder))
-    for path, content in new.items():
-        write_text(path, content)
-    for path in gone:
-        path.unlink()
-
-
-def refuse_to_change(params: Params, folder: str | Path, readers: dict[str, int]) -> None:
-    """Raises ParamsError where `write` would change a file that a running job reads.
-
-    readers: numbers of processes by the absolute path that they read. DVC notes what a job was made from when it ends.
-    """
-    new, gone = _changes(params, Path(folder))
-    for path in (*new, *gone):
-        if process := readers.get(str(path.resolve())):
-            raise ParamsError(
-                f"{params.path}: would change {path}, and a job is running with it (PID {process}); wait for it, stop "
-                "it, or take the change back"
-            )
-
-
-def _changes(params: Params, folder: Path) -> tuple[dict[Path, str], list[Path]]:
-    """Contents of files that are not as they should be, and files that should not be there."""
+    folder = Path(folder)
     wanted = {folder / name: content for name, content in texts(params).items()}
-    new = {p: content for p, content in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != content}
-    gone = [path for path in folder.glob("*.yaml") if path not in wanted and not path.name.startswith(".")]
-    return new, gone
+    for path, content in wanted.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            write_text(path, content)
+    for path in folder.glob("*.yaml"):
+        if path not in wanted and not path.name.startswith("."):
+            path.unlink()
 
 
 def _dump(record: dict) -> str:

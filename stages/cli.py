@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from mebm import params, records
+from mebm import engine, mend, params, records
 from mebm.errors import MebmError, ParamsError, Stopped, clipped
 from mebm.pipeline import RECORDS, Graph
 from mebm.strays import remove_strays
@@ -111,6 +111,8 @@ def execute(
         settings.record = records.text(loaded, args.stage, args.name)
         in_pipeline = os.environ.get("DVC_STAGE") == f"{args.stage}@{args.name}"
         if in_pipeline:
+            engine.refuse_beside_snakemake()
+            mend.keep_lock_file()
             _check_record(args, settings.record)
             if args.stage in FIRST:
                 from stages.cost import refuse_what_was_asked
@@ -120,7 +122,7 @@ def execute(
             _complete(args, settings, loaded)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         if in_pipeline:
-            _clear_strays(args, loaded)
+            _look_at_inputs(args, loaded)
         log.info("%s %s: start", args.stage, args.name)
         work(args, settings)
         log.info("%s %s: done", args.stage, args.name)
@@ -159,10 +161,11 @@ def _check_record(args: argparse.Namespace, record: str) -> None:
         )
 
 
-def _clear_strays(args: argparse.Namespace, loaded: params.Params) -> None:
-    graph = Graph("dvc.yaml", loaded)
-    for path in remove_strays(graph, f"{args.stage}@{args.name}"):
+def _look_at_inputs(args: argparse.Namespace, loaded: params.Params) -> None:
+    graph, address = Graph("dvc.yaml", loaded), f"{args.stage}@{args.name}"
+    for path in remove_strays(graph, address):
         log.info("removed %s: no job of this suite makes it; DVC's cache has it", path)
+    mend.check_inputs(graph, address)
 
 
 def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:

@@ -4,7 +4,6 @@ DVC locks the outputs of a stage for as long as its command runs, so that during
 like would refuse. Training writes its outputs at the end; until then the lock is given up, and taken again before.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -59,45 +58,6 @@ def _take_again(held: dict[str, dict], patience: float) -> None:
                 record["write"].update(held)
                 return
         time.sleep(0.1)
-
-
-def readers() -> dict[str, int]:
-    """What running DVC jobs read: the number of a process that lives by the absolute path."""
-    import psutil
-
-    try:
-        read = json.loads((FOLDER / "rwlock").read_text(encoding="utf-8")).get("read", {})
-    except (OSError, ValueError):  # no job ran yet, or one is writing there now
-        return {}
-    return {path: entry["pid"] for path, held in read.items() for entry in held if psutil.pid_exists(entry["pid"])}
-
-
-def repair_record() -> bool:
-    """Remove DVC's record of locks where a killed command left half of it, which every later one would refuse to read.
-
-    DVC writes it in place, under a guard that a killed process loses. Returns whether it was so.
-    """
-    if _is_whole():
-        return False
-    from dvc.lock import LockError, make_lock
-
-    for _ in range(100):
-        try:
-            with make_lock(str(FOLDER / "rwlock.lock"), tmp_dir=str(FOLDER), friendly=False):  # nobody writes now
-                if broken := not _is_whole():
-                    (FOLDER / "rwlock").unlink()
-                return broken
-        except LockError:
-            time.sleep(0.1)
-    return False
-
-
-def _is_whole() -> bool:
-    path = FOLDER / "rwlock"
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict) if path.is_file() else True
-    except (ValueError, OSError):
-        return False
 
 
 @contextmanager

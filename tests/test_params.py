@@ -256,22 +256,6 @@ def test_a_section_of_runs_as_dvc_or_people_write_it_is_replaced_whole(block):
     assert text.endswith("}\n\n# of what follows\ny: 2\n")
 
 
-def test_what_a_running_job_reads_is_not_changed(write, smoke_params, tmp_path):
-    folder = tmp_path / "resolved"
-    records.write(params.load(write(smoke_params)), folder)
-    before = {path.name: path.read_text() for path in folder.iterdir()}
-    smoke_params["suite"]["trained"]["mjem"]["train"]["n_steps"] = 9
-    smoke_params["tables"]["digits"] = 5
-    loaded = params.load(write(smoke_params))
-    readers = {str((folder / "train.mjem.yaml").resolve()): 77}
-    with pytest.raises(ParamsError, match=r"train\.mjem\.yaml, and a job is running with it \(PID 77\)"):
-        records.refuse_to_change(loaded, folder, readers)
-    assert {path.name: path.read_text() for path in folder.iterdir()} == before
-    records.refuse_to_change(loaded, folder, {str((folder / "train.mebm.yaml").resolve()): 77})
-    records.write(loaded, folder)
-    assert "n_steps: 9" in (folder / "train.mjem.yaml").read_text()
-
-
 def test_values_are_set_in_their_own_lines_only():
     text = (smoke.ROOT / "params.yaml").read_text()
     changes = [

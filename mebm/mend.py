@@ -1,0 +1,206 @@
+"""What a kill, a crash or a failing disk left of DVC's own files, and putting it right.
+
+    python -m mebm.mend          # all of it; `snakemake` does the first two by itself
+
+1. `dvc.lock`, which DVC writes in place: a torn one is replaced by the copy that was kept when the last job started or
+   ended. At most the record of one job is missing there, and DVC's cache still has what that job made.
+2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what: half of one is dropped, and so are entries of processes
+   that are no commands of DVC (numbers are used again after a restart of the machine).
+3. Objects of DVC's cache that this suite needs and whose content is not what their name says: they are removed, and
+   what was restored from them gets a new time, so that DVC looks at it and the next run fetches or makes it again.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from mebm.errors import DataError, MebmError
+from mebm.files import replacing, write_text
+from mebm.hashes import Hashes
+from mebm.pipeline import Graph
+from mebm.plan import LOCK, cache_folder, read_lock
+
+KEPT = Path(".state/dvc.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")
+PATIENCE = 3.0  # s, in which a file that another process is just writing becomes whole
+MARKS = ("<<<<<<<", ">>>>>>>")  # of a merge, which is for a person to settle
+
+
+def keep_lock_file(root: Path = Path(".")) -> None:
+    """Keep a copy of the lock file if it is whole."""
+    source, copy = root / LOCK, root / KEPT
+    if not source.is_file() or (copy.is_file() and _stamp(copy) >= _stamp(source)):
+        return
+    try:
+        if read_lock(source):
+            with replacing(copy) as temporary:
+                shutil.copyfile(source, temporary)
+    except MebmError:  # torn, or no room: the copy before is kept
+        pass
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def mend_lock_file(root: Path = Path(".")) -> str:
+    """Put the kept copy in the place of a torn lock file. Returns what was done, or nothing.
+
+    A file that a merge left is not touched. Raises DataError where it cannot be written.
+    """
+    path = root / LOCK
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            if not path.exists() or read_lock(path):
+                return ""
+            text = path.read_text(encoding="utf-8")
+            if text.strip():  # whole, and of no job
+                return ""
+        except DataError:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if any(mark in text for mark in MARKS):
+                return ""
+        if time.monotonic() > until:
+            break
+        time.sleep(0.1)
+    try:
+        kept = (root / KEPT).read_text(encoding="utf-8") if read_lock(root / KEPT) else ""
+    except (DataError, OSError):
+        kept = ""
+    if kept:
+        write_text(path, kept)
+        return f"{LOCK} was torn; the copy kept in {KEPT} is back"
+    path.unlink()
+    return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
+
+
+def mend_rwlock(root: Path = Path(".")) -> str:
+    """Drop half a record of DVC's locks, and entries of processes that are none of DVC's. Returns what was done."""
+    path = root / RWLOCK
+    if not path.is_file():
+        return ""
+    from dvc.lock import LockError, make_lock
+
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with make_lock(f"{path}.lock", tmp_dir=str(path.parent), friendly=False):  # nobody writes there now
+                return _mended_rwlock(path)
+        except LockError:
+            if time.monotonic() > until:
+                return ""
+            time.sleep(0.1)
+
+
+def _mended_rwlock(path: Path) -> str:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kept = {
+            "write": {p: entry for p, entry in record.get("write", {}).items() if _is_dvc(entry["pid"])},
+            "read": {p: [e for e in held if _is_dvc(e["pid"])] for p, held in record.get("read", {}).items()},
+        }
+        kept["read"] = {p: held for p, held in kept["read"].items() if held}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        path.unlink(missing_ok=True)
+        return f"{path} was torn and is removed: no command of DVC is at work"
+    if kept == {"write": record.get("write", {}), "read": record.get("read", {})}:
+        return ""
+    write_text(path, json.dumps(kept))
+    return f"{path}: locks of processes that are no commands of DVC any more are dropped"
+
+
+def _is_dvc(process: int) -> bool:
+    """Whether a living process can be one that took a lock of DVC's."""
+    import psutil
+
+    try:
+        words = psutil.Process(process).cmdline()
+    except psutil.Error:
+        return False
+    return any(name in word for word in words for name in ("dvc", "celery", "mebm.job"))
+
+
+def damaged_objects(lock: dict[str, dict], addresses: Iterable[str], root: Path = Path(".")) -> dict[Path, str]:
+    """Objects of DVC's cache that jobs' outputs need and that are not what their names say, with an output each."""
+    hashes, objects, found = Hashes(), cache_folder(root) / "files" / "md5", {}
+    for entry in (entry for address in addresses for entry in lock.get(address, {}).get("outs", [])):
+        path = objects / entry["md5"][:2] / entry["md5"][2:]
+        if not path.is_file():
+            continue
+        if hashes.of(str(path)) != entry["md5"].removesuffix(".dir"):
+            found[path] = entry["path"]
+            continue
+        if path.suffix == ".dir":
+            for file in json.loads(path.read_text(encoding="utf-8")):
+                inside = objects / file["md5"][:2] / file["md5"][2:]
+                if inside.is_file() and hashes.of(str(inside)) != file["md5"]:
+                    found[inside] = f"{entry['path']}/{file['relpath']}"
+    hashes.save()
+    return found
+
+
+def mend_objects(addresses: Iterable[str] | None = None, root: Path = Path(".")) -> list[str]:
+    """Remove damaged objects of the cache, and have DVC look anew at what was restored from them.
+
+    addresses: jobs whose outputs are looked at; all that the lock file has by default. Returns what was done.
+    """
+    lock, hashes = read_lock(root / LOCK), Hashes(root)
+    addresses = list(lock if addresses is None else addresses)
+    said = []
+    for path, out in damaged_objects(lock, addresses, root).items():
+        path.unlink()
+        said.append(f"{path}: was damaged and is removed; `dvc pull {out}` fetches it, or the next run makes it again")
+    for entry in (entry for address in addresses for entry in lock.get(address, {}).get("outs", [])):
+        path = root / entry["path"]
+        if path.is_file() and not path.is_symlink() and hashes.of(entry["path"]) != entry["md5"]:
+            os.utime(path)  # DVC trusts times, and would still take it for what was recorded
+    return said
+
+
+def check_inputs(graph: Graph, address: str, root: Path = Path(".")) -> None:
+    """Compare what a job reads with what DVC recorded when it was made. A file is read only if it has changed since.
+
+    DVC takes an object of its cache for what its name says, so damage there would become a number. Raises DataError
+    naming the file, and the object if that is damaged.
+    """
+    lock, hashes = read_lock(root / LOCK), Hashes(root)
+    recorded = {entry["path"]: entry["md5"] for job in graph.jobs for entry in lock.get(job, {}).get("outs", [])}
+    for path in graph.inputs(*address.split("@")):
+        if path not in recorded or (now := hashes.of(path)) == recorded[path] or now is None:
+            continue
+        object_ = cache_folder(root) / "files" / "md5" / recorded[path][:2] / recorded[path][2:]
+        damaged = damaged_objects(lock, (job.address for job in graph.jobs.values() if path in job.outs), root)
+        cause = f"; the object {object_} is damaged" if damaged else ""
+        fetch = "`dvc pull` if there is a remote, " if damaged else ""
+        raise DataError(
+            f"{path}: is not what its job made (md5 {now}, recorded {recorded[path]}){cause}; run "
+            f"`python -m mebm.mend`, {fetch}and the same command again"
+        )
+    hashes.save()
+
+
+def mend(root: Path = Path(".")) -> list[str]:
+    """The first two kinds. Returns what was done."""
+    return [line for line in (mend_lock_file(root), mend_rwlock(root)) if line]
+
+
+def main(argv: list[str]) -> int:
+    if argv:
+        print("error: usage: python -m mebm.mend, in the project's folder", file=sys.stderr)
+        return 2
+    try:
+        said = [*mend(), *mend_objects()]
+    except (MebmError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    print("\n".join(said) or "nothing to mend")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
