@@ -33,7 +33,7 @@ CARRIERS = frozenset(
             "mend",
         )
     }
-    | {f"mebm/{name}.py" for name in ("params", "pipeline", "plan", "planning", "records", "state", "strays")}
+    | {f"mebm/{name}.py" for name in ("params", "pipeline", "plan", "planning", "records", "state", "strays", "unite")}
     | {f"stages/{name}.py" for name in ("cli", "cost", "locks")}
 )
 ROOT = Path(__file__).resolve().parent.parent  # of the code that runs

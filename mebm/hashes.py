@@ -1,9 +1,11 @@
 """DVC's hashes of files and folders, kept with sizes and times so that a file is read once."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +31,7 @@ def folder_md5(files: dict[str, str]) -> str:
 class Hashes:
     """Hashes of what lies in a project's folder now; those of unchanged files are not computed again.
 
-    ignored: names that DVC leaves out wherever they are.
+    ignored: tells of a name whether DVC leaves it out wherever it is.
     """
 
     def __init__(self, root: Path = Path(".")):
@@ -39,7 +41,8 @@ class Hashes:
             self._known = self._known if isinstance(self._known, dict) else {}
         except (OSError, ValueError):  # the first time, or damaged: computed again
             self._known = {}
-        self.ignored = _ignored_names(root)
+        patterns = _ignored_names(root)
+        self.ignored = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
 
     def of(self, path: str) -> str | None:
         """Hash of a file or a folder; None where there is neither. Raises DataError for one that cannot be read."""
@@ -48,9 +51,9 @@ class Hashes:
                 return self._file(path)
             found = {}
             for folder, folders, names in os.walk(self._root / path, followlinks=True):
-                folders[:] = [name for name in folders if name not in self.ignored]
+                folders[:] = [name for name in folders if not self.ignored(name)]
                 for name in names:
-                    if name not in self.ignored:
+                    if not self.ignored(name):
                         file = Path(folder, name)
                         relative = file.relative_to(self._root).as_posix()
                         found[file.relative_to(self._root / path).as_posix()] = self._file(relative) or ""
@@ -81,7 +84,7 @@ class Hashes:
 
 
 def _ignored_names(root: Path) -> set[str]:
-    """Names that .dvcignore leaves out wherever they are; it holds nothing more elaborate."""
+    """Patterns of names that .dvcignore leaves out wherever they are; it holds nothing more elaborate."""
     path = root / ".dvcignore"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return {line.strip("/ ") for line in lines if line.strip() and not line.startswith(("#", "/"))}

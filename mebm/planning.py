@@ -14,7 +14,7 @@ from mebm import engine, mend, params, records
 from mebm.errors import ParamsError
 from mebm.files import write_text
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
-from mebm.plan import Plan, make_plan
+from mebm.plan import Plan, cache_folder, make_plan
 
 REASONS = Path(".state/stale.txt")  # why jobs are stale; newer than everything when it is written
 FORCED = Path(".state/forced.txt")  # for processes of the same run elsewhere
@@ -68,7 +68,7 @@ class Planned:
         settings = self._workflow.dag_settings
         settings.rerun_triggers, settings.force_incomplete = frozenset([RerunTrigger.MTIME]), True
         plan = make_plan(self.graph, self.params, self._text, forced=self.forced) if self.forced else self._plan
-        said = plan.text(self.graph.needed(settings.targets))
+        said = _about_the_cache() + plan.text(self.graph.needed(settings.targets))
         print(said, end="", file=sys.stderr)
         outputs = (Path(out) for job in self.graph.jobs.values() for out in job.outs)
         times = [path.stat().st_mtime for out in outputs for path in (out, out / STAMP) if path.exists()]
@@ -115,6 +115,17 @@ class Planned:
             if self._set:
                 write_text(FILE, before)
             raise ParamsError("nothing was started, for the reason above")
+
+
+def _about_the_cache() -> str:
+    """In a second worktree without a cache: how to share that of the first."""
+    if not Path(".git").is_file() or cache_folder().exists():
+        return ""
+    asked = subprocess.run(["git", "rev-parse", "--git-common-dir"], capture_output=True, text=True, check=False)
+    first = Path(asked.stdout.strip()).resolve().parent / ".dvc" / "cache"
+    if asked.returncode or not first.is_dir():
+        return ""
+    return f"note: this worktree has no cache; `dvc cache dir --local {first}` shares that of the first, then `dvc checkout`\n"
 
 
 def _is_asked(job: Job, targets: set[str]) -> bool:

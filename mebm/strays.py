@@ -44,9 +44,9 @@ def _strays(graph: Graph, address: str, root: Path) -> list[str]:
     folders = [dep for dep in graph.jobs[address].deps if dep in graph.folders] if address != PARAMS_STAGE else []
     for dep in folders:
         for folder, inside, names in os.walk(root / dep):
-            inside[:] = [name for name in inside if name not in ignored]
+            inside[:] = [name for name in inside if not ignored(name)]
             for name in names:
                 path = PurePosixPath(Path(folder, name).relative_to(root).as_posix())
-                if name not in ignored and not own & {str(path), *map(str, path.parents)}:
+                if not ignored(name) and not own & {str(path), *map(str, path.parents)}:
                     found.append(str(path))
     return sorted(found)

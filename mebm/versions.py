@@ -3,6 +3,7 @@
 Nothing is checked out. DVC's lock file says what every job was made from and what it made.
 """
 
+import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -168,6 +169,13 @@ def _job(stage: dict) -> Job:
     return Job(stage["cmd"], hashes("deps"), hashes("outs"))
 
 
+def _is_shallow(root: Path) -> bool:
+    asked = subprocess.run(
+        ["git", "rev-parse", "--is-shallow-repository"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() == "true"
+
+
 def _resolve(root: Path, name: str) -> str:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -182,9 +190,8 @@ def _resolve(root: Path, name: str) -> str:
                 raise RevError("no name")
             return repo.scm.resolve_commit(resolve_rev(repo.scm, name)).hexsha
     except (RevError, SCMError, AttributeError) as error:  # the last: a file or a tree, which git names the same way
-        raise DataError(
-            f"{name}: is no git revision, tag or DVC experiment here (`git log`, `git tag` and `dvc exp list` show "
-            f"them; {WORKSPACE} is the state of the folder)"
-        ) from error
+        cure = "this clone is shallow, so `git fetch --unshallow` may bring it" if _is_shallow(root) else ""
+        known = f"`git log`, `git tag` and `dvc exp list` show them; {WORKSPACE} is the state of the folder"
+        raise DataError(f"{name}: is no git revision, tag or DVC experiment here ({cure or known})") from error
     except DvcException as error:
         raise DataError(f"{root}: {error}; run in the project's folder") from error

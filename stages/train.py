@@ -20,7 +20,7 @@ from mebm.checkpoint import Checkpoint, save_checkpoint
 from mebm.cost import estimate
 from mebm.data import check_labels, load_images, save_images, unit_to_bytes
 from mebm.devices import claim
-from mebm.errors import Diverged, ParamsError
+from mebm.errors import DataError, Diverged, ParamsError
 from mebm.files import read_json, sha256, write_json, write_text
 from mebm.gaussian import load_init
 from mebm.images import save_grid
@@ -127,8 +127,7 @@ class _Record:
         self._args, self._name, self._folder = args, name, folder
         self._live, self._written = args.logs / f"train.{name}.csv", -1
         self._show = cli.progress(name)
-        seconds = folder / "seconds.json"
-        self._before = read_json(seconds)["seconds"] if seconds.is_file() else 0.0
+        self._before = _seconds_before(folder / "seconds.json")
         self._start = time.monotonic()
 
     def log(self, run: Training) -> None:
@@ -159,14 +158,36 @@ class _Record:
     def write(self, trained: Trained) -> None:
         write_text(self._args.out / "log.csv", _csv(trained.rows))
         write_text(self._args.out / "epochs.csv", _csv(trained.epochs, EPOCH_COLUMNS))
-        for name in ("grids", "snapshots"):
+        for name, check in (("grids", _check_picture), ("snapshots", load_images)):
             shutil.rmtree(self._args.out / name, ignore_errors=True)
-            shutil.copytree(self._folder / name, self._args.out / name, copy_function=shutil.copyfile)
+            (self._args.out / name).mkdir(parents=True)
+            for path in sorted((self._folder / name).glob("epoch_*")):
+                try:
+                    check(path)
+                except (DataError, OSError, SyntaxError):  # no training number depends on it
+                    cli.log.info("%s: warning: %s is damaged and left out", self._name, path)
+                    continue
+                shutil.copyfile(path, self._args.out / name / path.name)
         # Beside the log and not among the artifacts: a time is never the same twice.
         write_json(self._args.logs / f"time.{self._name}.json", {"hours": self._seconds() / 3600})
 
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._start
+
+
+def _seconds_before(path: Path) -> float:
+    """Seconds that a run took before it was interrupted; 0 where they are not known."""
+    try:
+        return float(read_json(path)["seconds"]) if path.is_file() else 0.0
+    except (DataError, KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def _check_picture(path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.load()
 
 
 def _csv(rows: list[dict], columns: tuple[str, ...] = LOG_COLUMNS) -> str:

@@ -1,0 +1,86 @@
+"""Two branches that each trained something, in one lock file, so that nothing is trained again.
+
+    git merge BRANCH                     # ends in a conflict in dvc.lock; settle one in params.yaml by hand
+    python -m mebm.unite                 # takes both sides' jobs from the merge in progress
+    python -m mebm.unite REV             # or: adds what dvc.lock holds at a revision
+    dvc pull                             # where the cache does not have the other side's files: from the remote
+    git add dvc.lock && git commit
+
+A job that only one side has is taken. One that both have differently is taken from the side whose record fits
+params.yaml as it is now, and from ours where both or neither do: if that is not the present one, it is stale, as in any
+version. Outputs of the jobs that were taken are then checked out.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from mebm import params, records
+from mebm.errors import DataError, MebmError
+from mebm.files import write_text
+from mebm.hashes import md5
+from mebm.pipeline import RECORDS
+from mebm.plan import LOCK, read_lock
+
+
+def unite(ours: dict[str, dict], theirs: dict[str, dict], present: dict[str, str]) -> dict[str, dict]:
+    """The jobs of both lock files by address.
+
+    present: MD5 of each record as it is now, by path.
+    """
+
+    def fits(job: dict) -> bool:
+        own = [entry for entry in job.get("deps", []) if entry["path"] in present]
+        return bool(own) and all(entry["md5"] == present[entry["path"]] for entry in own)
+
+    united = dict(ours)
+    for address, job in theirs.items():
+        if address not in ours or (fits(job) and not fits(ours[address])):
+            united[address] = job
+    return united
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1 or any(word.startswith("-") for word in argv):
+        print("error: usage: python -m mebm.unite [REV], in the project's folder", file=sys.stderr)
+        return 2
+    try:
+        ours, theirs = _sides(argv[0] if argv else None)
+        settings = params.load("params.yaml")
+        present = {f"{RECORDS}/{name}": md5(text.encode()) for name, text in records.texts(settings).items()}
+        united = unite(ours, theirs, present)
+        write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
+        done = subprocess.run(["dvc", "checkout", "--quiet"], check=False).returncode
+    except (MebmError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    taken = [address for address in theirs if united[address] is theirs[address]]
+    print(f"{LOCK}: {len(united)} jobs, {len(taken)} of them from the other side")
+    print("some outputs are not in DVC's cache: `dvc pull` fetches them" if done else "outputs are checked out")
+    return 0
+
+
+def _sides(revision: str | None) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Our jobs and theirs. Raises DataError where there is no merge in progress, or no such revision."""
+    if revision is not None:
+        return read_lock(LOCK), _at(f"{revision}:{LOCK}", f"{revision}: holds no {LOCK}, or is no revision")
+    missing = f"{LOCK}: is in no conflict of a merge; name a revision, or start with `git merge`"
+    return _at(f":2:{LOCK}", missing), _at(f":3:{LOCK}", missing)
+
+
+def _at(name: str, missing: str) -> dict[str, dict]:
+    done = subprocess.run(["git", "show", name], capture_output=True, check=False)
+    if done.returncode:
+        raise DataError(missing)
+    path = Path(".state/other.lock")
+    write_text(path, done.stdout.decode(errors="replace"))
+    try:
+        return read_lock(path)
+    finally:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

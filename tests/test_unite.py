@@ -1,0 +1,38 @@
+"""Lock files of two branches in one: nothing is lost, and what fits the present parameters wins."""
+
+import pytest
+
+from mebm.unite import main, unite
+
+RECORD = "results/params/train.a.yaml"
+
+
+def job(record: str, out: str) -> dict:
+    return {
+        "cmd": "x",
+        "deps": [{"path": RECORD, "md5": record}],
+        "outs": [{"path": "results/a/train/checkpoint.pt", "md5": out}],
+    }
+
+
+def test_jobs_of_one_side_are_taken_and_of_two_the_one_that_fits():
+    ours, theirs = {"train@a": job("old", "1"), "train@b": job("b", "2")}, {"train@a": job("new", "3"), "train@c": {}}
+    united = unite(ours, theirs, {RECORD: "new"})
+    assert united == {"train@a": theirs["train@a"], "train@b": ours["train@b"], "train@c": {}}
+    for present in ("old", "neither"):
+        assert unite(ours, theirs, {RECORD: present})["train@a"] == ours["train@a"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "message"),
+    [
+        (["a", "b"], 2, "usage: python -m mebm.unite"),
+        (["nowhere"], 1, "nowhere: holds no dvc.lock, or is no revision"),
+        ([], 1, "dvc.lock: is in no conflict of a merge"),
+    ],
+)
+def test_what_it_cannot_do_is_said_in_a_line(argv, status, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
