@@ -125,7 +125,10 @@ def _about_the_cache() -> str:
     first = Path(asked.stdout.strip()).resolve().parent / ".dvc" / "cache"
     if asked.returncode or not first.is_dir():
         return ""
-    return f"note: this worktree has no cache; `dvc cache dir --local {first}` shares that of the first, then `dvc checkout`\n"
+    share = f"`dvc cache dir --local {first}`"
+    return (
+        f"note: this worktree has no cache; {share} shares that of the first, and `dvc checkout` takes it from there\n"
+    )
 
 
 def _is_asked(job: Job, targets: set[str]) -> bool:

