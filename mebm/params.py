@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mebm.errors import ParamsError
-from mebm.files import write_text
+from mebm.files import BoundedLoader, write_text
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -284,16 +284,17 @@ def _sections(*stages: dict[str, tuple[str, ...]]) -> set[str]:
 RUN_SECTIONS = _sections(TRAINED_STAGES, IMPORTED_STAGES, RUN_STAGES, ANALYSIS_STAGES)  # that a run may set for itself
 
 
-class _Core(yaml.SafeLoader):
+class _Core(BoundedLoader):
     """PyYAML with the scalars of YAML 1.2, as DVC reads the file: 1e-4 is a float, `no` and `on` are strings."""
 
     yaml_implicit_resolvers: dict = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen: set[str] = set()
+        for key in (key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"):
+            if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+            seen |= {key} if isinstance(key, str) else set()
         return super().construct_mapping(node, deep)
 
 
@@ -638,6 +639,8 @@ def override(path: str | Path, assignments: list[str], write: bool) -> Params:
     Raises ParamsError as `load` does, and for a shared value that the suite's defaults lie over.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ParamsError(f"{path}: is no regular file, expected a parameter file")
     try:
         before = path.read_text(encoding="utf-8")
         text = with_values(before, assignments)
@@ -755,7 +758,7 @@ def write_resolved(params: Params, folder: str | Path, readers: dict[str, int] |
     folder = Path(folder)
     texts = {folder / f"{stage}.{name}.yaml": record(params, stage, name) for stage, name in params.jobs()}
     new = {p: text for p, text in texts.items() if not p.is_file() or p.read_text(encoding="utf-8") != text}
-    gone = [path for path in folder.glob("*.*.yaml") if path not in texts and not path.name.startswith(".")]
+    gone = [path for path in folder.glob("*.*.yaml") if path not in texts and _is_resolved(path)]
     for path in (*new, *gone):
         if process := (readers or {}).get(str(path.resolve())):
             stage, name, _ = path.name.split(".")
@@ -767,6 +770,19 @@ def write_resolved(params: Params, folder: str | Path, readers: dict[str, int] |
         write_text(path, text)
     for path in gone:
         path.unlink()
+
+
+def _is_resolved(path: Path) -> bool:
+    """Whether a file is what `write_resolved` writes: others may lie in the folder and stay."""
+    stage, name, _ = path.name.split(".", 2)
+    groups = (DATASET_STAGES, COMPARED_STAGES, TRAINED_STAGES, IMPORTED_STAGES, RUN_STAGES, ANALYSIS_STAGES)
+    if not path.is_file() or not any(stage in group for group in (*groups, TABLE_STAGES, SUITE_STAGES)):
+        return False
+    try:
+        record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Core)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(record, dict) and record.get("name") == name
 
 
 def write_all_resolved(params: Params, folder: str | Path) -> None:

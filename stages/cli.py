@@ -3,15 +3,16 @@
 import argparse
 import logging
 import os
-import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 from mebm import params
-from mebm.errors import MebmError, ParamsError, Stopped
+from mebm.errors import MebmError, ParamsError, Stopped, one_line
+from mebm.files import owning
 from mebm.pipeline import Graph
 
 KINDS = {
@@ -93,8 +94,12 @@ def execute(
     arguments: argparse.ArgumentParser,
     argv: list[str] | None,
     work: Callable[[argparse.Namespace, SimpleNamespace], None],
+    makes: Callable[[SimpleNamespace], Iterable[str]] | None = None,
 ) -> int:
     """Parse, check the whole parameter file, and call work(args, settings). Returns the exit status.
+
+    makes: for a stage whose --out is a folder, from its settings the files that it makes there; it touches no others,
+    as `owning` says.
 
     0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. Anything that is not
     an error of the project's own keeps its traceback, except running out of memory or a failing disk.
@@ -106,9 +111,11 @@ def execute(
         _check_record(args, loaded)
         if hasattr(args, "inputs"):
             _complete(args, settings, loaded)
+        _check_outputs(args)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         log.info("%s %s: start", args.stage, args.name)
-        work(args, settings)
+        with _owned(args, makes(settings) if makes else ()):
+            work(args, settings)
         log.info("%s %s: done", args.stage, args.name)
         return 0
     except ParamsError as error:
@@ -127,10 +134,31 @@ def execute(
         return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
 
 
+def _owned(args: argparse.Namespace, names: Iterable[str]) -> AbstractContextManager:
+    """Keeps the command to its own files. Where an engine runs it, the outputs are the engine's, which removes them."""
+    if not names or _is_job(args) or _rank() != "0":
+        return nullcontext()
+    return owning(args.out, f"{args.stage} {args.name}", names)
+
+
+def _is_job(args: argparse.Namespace) -> bool:
+    return os.environ.get("DVC_STAGE") == f"{args.stage}@{args.name}"
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raises ParamsError where a file to write is one that the command reads."""
+    paths = {f"--{key}": path for key, path in vars(args).items() if isinstance(path, Path)}
+    outputs = {flag: path for flag, path in paths.items() if flag in ("--out", "--metrics", "--grid")}
+    for flag, out in outputs.items():
+        for other, path in paths.items():
+            if other != flag and out.is_file() and path.exists() and out.samefile(path):
+                raise ParamsError(f"{flag}: {out} is also {other}, and would be overwritten; give another path")
+
+
 def _check_record(args: argparse.Namespace, loaded: params.Params) -> None:
     """Raises ParamsError where DVC would record this job with other parameters than the file holds now."""
     path = Path("results/params") / f"{args.stage}.{args.name}.yaml"
-    if os.environ.get("DVC_STAGE") != f"{args.stage}@{args.name}" or not path.is_file():
+    if not _is_job(args) or not path.is_file():
         return
     if path.read_text(encoding="utf-8") != params.record(loaded, args.stage, args.name):
         raise ParamsError(
@@ -143,7 +171,7 @@ def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
     """The line with which the last of `stages` that failed for `name` ended; empty where none did."""
     for stage in reversed(stages):
         path = logs / f"{stage}.{name}.log"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines and lines[-1].startswith("error: "):
             return f"{stage} failed: {lines[-1].removeprefix('error: ')}"
     return ""
@@ -212,13 +240,14 @@ def _open_log(path: Path) -> None:
         return
     log.setLevel(logging.INFO)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(path, mode="w", encoding="utf-8")):
+    file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    for handler in (logging.StreamHandler(sys.stderr), file):
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         log.addHandler(handler)
 
 
 def _fail(error: object, status: int) -> int:
-    line = re.sub(r"\s+", " ", str(error)).strip()
+    line = one_line(error)
     print(f"error: {line}" if _rank() == "0" else f"rank {_rank()}: error: {line}", file=sys.stderr)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mebm import params
 from mebm.cost import estimate
-from mebm.errors import MebmError, ParamsError
+from mebm.errors import MebmError, ParamsError, one_line
 from stages import cli
 
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return work(params.load(args.params), args.data)
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
 
 

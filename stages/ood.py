@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         test="archive of held-out images",
         compared="folder of the sets to compare with, <set>/test.npz each",
     )
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/energies.svg", "figures/auroc.svg"))
 
 
 def work(args, settings) -> None:

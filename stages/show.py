@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mebm import params
-from mebm.errors import MebmError
+from mebm.errors import MebmError, one_line
 from mebm.files import require
 
 
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         for table in tables[: len(settings.tables)]:
             print(f"\n{table.read_text(encoding='utf-8')}")
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"Tables:  {', '.join(map(str, tables))} (also .csv and .tex)")
     print(f"Report:  {args.results}/{settings.suite}/report.html")

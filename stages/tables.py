@@ -7,6 +7,7 @@ from mebm.files import read_json, write_text
 from mebm.tables import CAPTIONS, HELDOUT, INITIAL, Result, make, summarise, to_csv, to_latex, to_markdown
 from stages import cli
 
+FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
 RUN_STAGES = ("train", "import_checkpoint", "sample", "quality", "accuracy", "summary")
 
 
@@ -15,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--summary", type=Path, required=True, help="folder with the runs' summaries")
     parser.add_argument("--baseline", type=Path, required=True, help="folder with the baselines' records")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda settings: forms(settings.name))
 
 
 def work(args, settings) -> None:
@@ -54,10 +55,15 @@ def baseline_results(folder: Path, datasets: dict[str, str]) -> list[Result]:
     return results
 
 
+def forms(name: str) -> list[str]:
+    """The files of a table."""
+    return [f"{name}.{suffix}" for suffix in FORMS]
+
+
 def write_table(stem: Path, table: str, results: list[Result], settings) -> None:
     """Write a table in its three forms."""
     content = make(table, results, settings.datasets, settings.tables.digits)
-    for suffix, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
+    for suffix, render in FORMS.items():
         write_text(stem.with_name(f"{stem.name}.{suffix}"), render(content, CAPTIONS[table]))
 
 

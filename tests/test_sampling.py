@@ -213,7 +213,8 @@ def record(folder: Path) -> dict:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".mebm.")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def test_what_the_stage_writes(run, tmp_path):
