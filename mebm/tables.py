@@ -261,25 +261,49 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
+def markdown(text: str) -> str:
+    """Text as a cell of a Markdown table shows it: marks have no meaning, and a bar or a line's end closes no cell."""
+    escaped = re.sub(r"([\\`*\[\]<>|~&$])|(?<!\w)(_)|(_)(?!\w)", lambda match: f"\\{match[0]}", _on_one_line(text))
+    return escaped.strip()
+
+
 def to_markdown(table: pd.DataFrame, caption: str) -> str:
     """A Markdown table with its caption below."""
     lines = ["| " + " | ".join(table.columns) + " |", "| " + " | ".join(["---"] * len(table.columns)) + " |"]
-    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in table.itertuples(index=False)]
+    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines) + f"\n\n{caption}\n"
 
 
 def to_csv(table: pd.DataFrame, caption: str = "") -> str:
-    """Comma-separated values with a header."""
-    return table.to_csv(index=False, lineterminator="\n")
+    """Comma-separated values with a header. What a spreadsheet would take for a formula gets an apostrophe before it."""
+    return table.map(_no_formula).to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(text: str) -> str:
+    is_formula = re.match(r"[=+\-@\t\r\n]", text) and not re.match(r"[+-]?[\d.]+( ± [\d.]+)?$", text)
+    return f"'{text}" if is_formula else text
+
+
+def _on_one_line(text: str) -> str:
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text)
+
+
+LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$"}
+LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+LATEX |= {
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+}  # the last three could belong to the \\ of the row above
+LATEX |= {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "--"}
 
 
 def to_latex(table: pd.DataFrame, caption: str) -> str:
-    """A LaTeX table environment (needs booktabs)."""
-    escapes = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
-    escapes |= {DASH: "--"}
+    """A LaTeX table environment (needs booktabs). No text in it is a command."""
 
     def escape(text: str) -> str:
-        return "".join(escapes.get(character, character) for character in text)
+        return "".join(LATEX.get(character, character) for character in _on_one_line(text))
 
     lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{ll" + "r" * (len(table.columns) - 2) + "}", r"\toprule"]
     lines += [" & ".join(map(escape, table.columns)) + r" \\", r"\midrule"]
