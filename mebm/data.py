@@ -5,16 +5,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from mebm.errors import DataError
-from mebm.files import numbers, read_npz, replacing
+from mebm.files import Record, numbers, read_npz, replacing
 
 MAX_CLASSES = 100_000
+
+
+class _Counts(Record):
+    train: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Record):
+    """manifest.json of a prepared data set: (C, H, W), images of each part, and the classes' names."""
+
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
+    counts: _Counts
+    labels: list[str] | None
 
 
 @dataclass(frozen=True)

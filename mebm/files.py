@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mebm.errors import CheckpointError, DataError, MetricError
 
@@ -140,6 +140,12 @@ def write_json(path: str | Path, record: dict) -> None:
     write_text(path, text + "\n")
 
 
+class Record(BaseModel):
+    """What a JSON file must hold, beside other keys: no conversion between types, no infinity."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
 def read_text(path: str | Path) -> str:
     """Read UTF-8 text. Raises DataError where the file is missing, too large, or other than text."""
     size = require(path).stat().st_size
@@ -171,8 +177,11 @@ def read_json(path: str | Path, model: type[BaseModel] | None = None) -> dict:
         raise DataError(f"{path}: holds a {type(record).__name__}, expected a mapping of keys to values; {AGAIN}")
     if _depth(record) > DEPTH:
         raise DataError(f"{path}: is nested more than {DEPTH} levels deep; {AGAIN}")
-    if model is not None:
-        check(path, record, model)
+    try:
+        if model is not None:
+            model.model_validate(record)
+    except ValidationError as error:
+        raise DataError(f"{path}: {explained(error)}; {AGAIN}") from error
     return record
 
 
@@ -184,14 +193,6 @@ def _depth(value: Any) -> int:
         level = [part for item in inner for part in (item.values() if isinstance(item, dict) else item)]
         depth += 1
     return depth
-
-
-def check(path: str | Path, record: Any, model: type[BaseModel], error: type[Exception] = DataError) -> None:
-    """Raises `error`, naming the file and the key, where a record that was read from it is not as `model` says."""
-    try:
-        model.model_validate(record)
-    except ValidationError as found:
-        raise error(f"{path}: {explained(found)}; {AGAIN}") from found
 
 
 def explained(error: ValidationError) -> str:
@@ -249,6 +250,14 @@ class BoundedLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"nested more than {DEPTH} levels deep", node.start_mark)
         known[id(node)] = size, depth
         return size, depth
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read YAML within bounds. Raises DataError where the file is missing or cannot be read."""
+    try:
+        return yaml.load(read_text(path), Loader=BoundedLoader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); {AGAIN}") from error
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:

@@ -162,9 +162,5 @@ def load_batch(file: BinaryIO | bytes, origin: str) -> dict[str, Any]:
         ) from error
     if not isinstance(record, dict):
         raise DataError(f"{origin}: holds a {type(record).__name__}, expected a dictionary")
-    return {
-        key.decode("latin1") if isinstance(key, bytes) else str(key): value.values
-        if isinstance(value, _Array)
-        else value
-        for key, value in record.items()
-    }
+    values = {key: value.values if isinstance(value, _Array) else value for key, value in record.items()}
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in values.items()}

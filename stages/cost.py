@@ -57,11 +57,12 @@ def work(settings: params.Params, data: Path) -> int:
 
 def _size(settings: params.Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
     """(C, H, W), number of training images, and whether they have labels: of the prepared set, or as published."""
+    from mebm.data import Manifest
     from mebm.files import read_json
 
     manifest = data / dataset / "manifest.json"
     if manifest.is_file():
-        record = read_json(manifest)
+        record = read_json(manifest, Manifest)
         return tuple(record["shape"]), record["counts"]["train"], record["labels"] is not None
     wanted = settings.resolve("dataset", dataset).dataset
     published = params.PUBLISHED_COUNTS.get(wanted.source, {})

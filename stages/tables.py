@@ -4,7 +4,20 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_text
-from mebm.tables import CAPTIONS, HELDOUT, INITIAL, Result, make, summarise, to_csv, to_latex, to_markdown
+from mebm.tables import (
+    CAPTIONS,
+    HELDOUT,
+    INITIAL,
+    Hours,
+    Measured,
+    Result,
+    Summary,
+    make,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from stages import cli
 
 FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
@@ -28,7 +41,7 @@ def work(args, settings) -> None:
 
 def _run_result(args, name: str, run: dict) -> Result:
     path = args.summary / f"{name}.json"
-    summary = read_json(path) if path.is_file() else None
+    summary = read_json(path, Summary) if path.is_file() else None
     reason = "" if summary else cli.last_error(args.logs, RUN_STAGES, name) or "not run"
     time = args.logs / f"time.{name}.json"
     return Result(
@@ -40,7 +53,7 @@ def _run_result(args, name: str, run: dict) -> Result:
         run["n_steps"],
         run["classifies"],
         tuple(run["protocols"]),
-        read_json(time)["hours"] if time.is_file() else None,
+        read_json(time, Hours)["hours"] if time.is_file() else None,
     )
 
 
@@ -50,7 +63,7 @@ def baseline_results(folder: Path, datasets: dict[str, str]) -> list[Result]:
     for dataset in datasets:
         for name, label in (("initial", INITIAL), ("heldout", HELDOUT)):
             path = folder / dataset / f"{name}.json"
-            summary = summarise({"full": read_json(path)}) if path.is_file() else None
+            summary = summarise({"full": read_json(path, Measured)}) if path.is_file() else None
             results.append(Result(dataset, label, summary, False, "" if summary else "not run"))
     return results
 
