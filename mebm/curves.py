@@ -48,7 +48,10 @@ def _read(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame
         raise DataError(f"{path}: is not a {what} (its rows have more values than the heading); {advice}")
     whole = [name for name in ("iteration", "epoch") if name in columns]
     try:
-        table = table.astype({**dict.fromkeys(columns, float), **dict.fromkeys(whole, int)})
+        table = table.astype(dict.fromkeys(columns, float))
+        if (table[whole] % 1 != 0).any(axis=None):
+            raise ValueError
+        table = table.astype(dict.fromkeys(whole, int))
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: is not a {what} (a value is not a number); {advice}") from error
     if not all(pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes):

@@ -99,7 +99,9 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Featur
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a readable feature network (it is another file of torch); {advice}")
     try:
-        if record.get("network") == "inception":
+        if record.get("network") not in ("classifier", "inception"):
+            raise CheckpointError("it holds another network")
+        if record["network"] == "inception":
             _check_hash(record.get("weights_sha256"))
             network = InceptionFeatures(record["model_state_dict"], record["preprocessing"], record["weights_sha256"])
         else:
