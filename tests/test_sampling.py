@@ -291,6 +291,20 @@ def test_a_shorter_run_into_the_same_folder_leaves_no_old_picture_and_no_foreign
     assert [path.name for path in images.iterdir()] == ["holiday.png"]
 
 
+def test_pictures_of_others_are_neither_removed_nor_replaced(run, tmp_path, capsys):
+    folder = tmp_path / "out" / "images"
+    folder.mkdir(parents=True)
+    for index in range(60):
+        (folder / f"{index:05d}.png").write_text(f"holiday {index}")
+    assert run("--png-images", 3) == 1
+    assert f"{folder / '00000.png'}: is there already" in error_line(capsys.readouterr().err)
+    assert [path.read_text() for path in sorted(folder.iterdir())] == [f"holiday {index}" for index in range(60)]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
+    assert run("--png-images", 0) == 0
+    assert run("--png-images", 0, "--steps", 2) == 0
+    assert [path.read_text() for path in sorted(folder.iterdir())] == [f"holiday {index}" for index in range(60)]
+
+
 def test_no_single_pictures_still_make_their_folder(run, tmp_path):
     assert run("--png-images", 0) == 0
     assert list((tmp_path / "out" / "images").iterdir()) == []
