@@ -98,7 +98,7 @@ class Accuracy(Record):
 class Summary(Numbers):
     """What `summarise` makes of both: every other key is a protocol."""
 
-    __pydantic_extra__: dict[str, Measured]
+    __pydantic_extra__: dict[str, Numbers]
     accuracy: float | None = None
     loss: float | None = None
     n_test: Annotated[int, Field(ge=0)] = 0

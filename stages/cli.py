@@ -99,7 +99,7 @@ def execute(
     """Parse, check the whole parameter file, and call work(args, settings). Returns the exit status.
 
     makes: for a stage whose --out is a folder, from its settings the files that it makes there; it touches no others,
-    as `owning` says.
+    as `owning` says. An analysis that does not say which is stopped at the first file that is not its own.
 
     0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. Anything that is not
     an error of the project's own keeps its traceback, except running out of memory or a failing disk.
@@ -114,7 +114,7 @@ def execute(
         _check_outputs(args)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         log.info("%s %s: start", args.stage, args.name)
-        with _owned(args, makes(settings) if makes else ()):
+        with _owned(args, makes(settings) if makes else () if hasattr(args, "inputs") else None):
             work(args, settings)
         log.info("%s %s: done", args.stage, args.name)
         return 0
@@ -134,9 +134,9 @@ def execute(
         return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
 
 
-def _owned(args: argparse.Namespace, names: Iterable[str]) -> AbstractContextManager:
+def _owned(args: argparse.Namespace, names: Iterable[str] | None) -> AbstractContextManager:
     """Keeps the command to its own files. Where an engine runs it, the outputs are the engine's, which removes them."""
-    if not names or _is_job(args) or _rank() != "0":
+    if names is None or _is_job(args) or _rank() != "0":
         return nullcontext()
     return owning(args.out, f"{args.stage} {args.name}", names)
 
