@@ -19,7 +19,7 @@ sys.path.insert(0, workflow.basedir)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # python of this environment
 
 from mebm import planning
-from mebm.errors import MebmError
+from mebm.errors import MebmError, one_line
 from mebm.pipeline import PARAMS_STAGE, RECORDS
 
 ALL = f"{RECORDS}/all.yaml"  # written last of the records
@@ -28,7 +28,7 @@ PRIORITY = {"train": 10}  # the longest jobs first
 
 
 def stop(error):
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -6,6 +6,9 @@ jobs only and ordered by their names, so that equal results give equal bytes but
 
 import hashlib
 import json
+import os
+import re
+import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -13,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from mebm.errors import DataError
-from mebm.files import replacing
+from mebm.files import BoundedLoader, replacing
 from mebm.hashes import folder_md5, md5
 from mebm.pipeline import Graph
 from mebm.plan import read_lock
@@ -21,14 +24,18 @@ from mebm.plan import read_lock
 KEPT = (".json", ".yaml", ".csv", ".md", ".tex", ".html", ".svg", ".png", ".webp")  # of what jobs made
 SOURCES = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
 ENVIRONMENT, SUMS = "environment.json", "SHA256SUMS"
+LARGEST = 2**30  # bytes of a bundle's files together, all of which are read
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in the bundle, so that its bytes depend on contents alone
 
 
 def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
     """Write the bundle of a suite, whole or not at all. Returns the number of files in it.
 
-    graph: its jobs, all of which must have run. Raises DataError for an output that is not there.
+    graph: its jobs, all of which must have run. Raises DataError for an output that is not there, for results that are
+    too large to be checked, and where `out` is there and is no bundle.
     """
+    if os.path.lexists(out) and not _is_bundle(out):
+        raise DataError(f"{out}: is there already and is no bundle of a suite; move it away, or give another --out")
     contents = {name: (root / name).read_bytes() for name in SOURCES if (root / name).is_file()}
     contents["dvc.lock"] = _lock_of(graph, root / "dvc.lock")
     for job in graph.jobs.values():
@@ -40,6 +47,10 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
             files = [file for file in files if not file.name.startswith(".")]
             if all(file.suffix in KEPT for file in files):  # a folder as a whole, or its hash could not be checked
                 contents |= {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+    if (size := sum(map(len, contents.values()))) > LARGEST:
+        raise DataError(
+            f"{out}: would hold {size} bytes, more than the {LARGEST} that `verify` reads; use a smaller suite"
+        )
     contents[ENVIRONMENT] = (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -75,11 +86,13 @@ def verify(path: Path) -> tuple[int, list[str], list[str]]:
     try:
         lines = contents.pop(SUMS).decode().splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        stages = yaml.safe_load(contents["dvc.lock"])["stages"]
+        stages = yaml.load(contents["dvc.lock"].decode(), Loader=BoundedLoader)["stages"]
         recorded = {out: hash_ for stage in stages.values() for out, hash_ in _outputs(stage).items()}
         params = next(entry["md5"] for entry in stages["params"]["deps"] if entry["path"] == "params.yaml")
     except (KeyError, ValueError, TypeError, AttributeError, StopIteration, yaml.YAMLError) as error:
         raise DataError(f"{path}: is no bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
+    if outside := [name for name in (*listed, *recorded) if not _is_inside(name)]:
+        raise DataError(f"{path}: names {outside[0]!r}, which lies outside the project; do not unpack it")
     for name in sorted({*listed, *contents}):
         if name not in contents:
             raise DataError(f"{path}: lacks {name}, which {SUMS} lists; get the bundle again")
@@ -115,6 +128,29 @@ def _read(path: Path) -> dict[str, bytes]:
             names = archive.namelist()
             if len(set(names)) != len(names):
                 raise DataError(f"{path}: holds a name twice; get the bundle again")
+            for entry in archive.infolist():
+                if not _is_inside(entry.filename) or entry.orig_filename != entry.filename:
+                    raise DataError(
+                        f"{path}: names {entry.orig_filename!r}, which lies outside the project; do not unpack it"
+                    )
+                if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+                    raise DataError(f"{path}: {entry.filename} is no regular file, such as a link; do not unpack it")
+            if (size := sum(entry.file_size for entry in archive.infolist())) > LARGEST:
+                raise DataError(f"{path}: would unpack to {size} bytes, more than the {LARGEST} that are read")
             return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path stays in the folder that it is unpacked in, on any system."""
+    parts = name.split("/")
+    return not re.search(r"[\\:\x00-\x1f\x7f]", name) and not any(part in ("", ".", "..") for part in parts)
+
+
+def _is_bundle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return SUMS in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False

@@ -19,10 +19,11 @@ import yaml
 from scipy import stats
 
 from mebm.errors import DataError
+from mebm.files import BoundedLoader
 from mebm.params import SECTIONS
 from mebm.pipeline import RECORDS
 from mebm.report import Table, data_uri, flat, render
-from mebm.tables import DASH, HELDOUT, INITIAL, NAMES
+from mebm.tables import DASH, HELDOUT, INITIAL, NAMES, markdown
 from mebm.versions import Version
 
 KEY_COLUMNS = ("data set", "method", "metric", "K", "protocol")  # of the pipeline's tables: what a row is about
@@ -138,7 +139,7 @@ def _reading(version: Version, path: str) -> Iterator[None]:
     """Turns what goes wrong inside, with a damaged file, into a DataError that names it."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError, csv.Error, yaml.YAMLError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{version.name}: {path} cannot be read ({reason}); make it again with its stage") from error
 
@@ -148,7 +149,7 @@ def _resolved(version: Version) -> dict[str, dict]:
     path = "results/params/all.yaml"
     content = version.result(path)
     with _reading(version, path):
-        found = yaml.safe_load(content) if content else {}
+        found = yaml.load(content, Loader=BoundedLoader) if content else {}
         for address, job in found.items():
             if "." not in address or not isinstance(job, dict):
                 raise ValueError(f"{address} is no job with its parameters")
@@ -398,7 +399,9 @@ def to_markdown(found: Comparison, pictures: dict[str, tuple[str | None, str | N
 def markdown_table(table: Table) -> str:
     """A table in Markdown."""
     lines = [table.head, ["---"] * len(table.head), *table.rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell if cell == "---" else markdown(cell) for cell in line) + " |" for line in lines
+    )
 
 
 def to_html(found: Comparison) -> str:

@@ -38,17 +38,32 @@ def _read(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame
     advice = "give the one that training wrote, or train the run again"
     try:
         table = pd.read_csv(path)
-    except ValueError as error:  # pandas' own, and text that is not UTF-8
+    except (ValueError, OverflowError, RecursionError) as error:  # pandas' own, and text that is not UTF-8
         raise DataError(f"{path}: is not a {what} (it is no table); {advice}") from error
     if lacking := [name for name in columns if name not in table]:
         raise DataError(f"{path}: is not a {what} (it lacks the column {lacking[0]}); {advice}")
     if not len(table):
         raise DataError(f"{path}: is not a {what} (it has no rows); {advice}")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what has no heading for the rows' names
+        raise DataError(f"{path}: is not a {what} (its rows have more values than the heading); {advice}")
+    whole = [name for name in ("iteration", "epoch") if name in columns]
     try:
-        whole = {name: int for name in ("iteration", "epoch") if name in columns}
-        return table.astype({**dict.fromkeys(columns, float), **whole})
-    except ValueError as error:
+        table = table.astype(dict.fromkeys(columns, float))
+        if (table[whole] % 1 != 0).any(axis=None):
+            raise ValueError
+        table = table.astype(dict.fromkeys(whole, int))
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: is not a {what} (a value is not a number); {advice}") from error
+    if not all(pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes):
+        raise DataError(f"{path}: is not a {what} (a value is not a number); {advice}")
+    for name in whole:
+        if (table[name] < 0).any() or not table[name].is_monotonic_increasing:
+            raise DataError(f"{path}: is not a {what} (the column {name} does not count upwards from 0); {advice}")
+    if not table[whole[-1]].is_unique:
+        raise DataError(f"{path}: is not a {what} (a number of {whole[-1]} occurs twice); {advice}")
+    if np.isinf(table[list(columns)]).any(axis=None):
+        raise DataError(f"{path}: is not a {what} (a value is infinite); {advice}")
+    return table
 
 
 def snapshots(folder: str | Path) -> dict[int, Path]:

@@ -5,14 +5,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from mebm.errors import DataError
-from mebm.files import read_npz, replacing
+from mebm.files import Record, numbers, read_npz, replacing
+
+MAX_CLASSES = 100_000
+
+
+class _Counts(Record):
+    train: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Record):
+    """manifest.json of a prepared data set: (C, H, W), images of each part, and the classes' names."""
+
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=3, max_length=3)]
+    counts: _Counts
+    labels: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,7 @@ def load_images(path: str | Path, shape: tuple[int, int, int] | None = None, all
                 " with NaN" if np.isnan(images).any() else f" in the range {images.min():.3g} to {images.max():.3g}"
             )
         raise DataError(f"{path}: images have {found}, expected uint8 (0 to 255); make the archive again from bytes")
-    empty = 0 in images.shape[1:] or (len(images) == 0 and not allow_empty)
+    empty = 0 in images.shape[1:] or (images.shape[:1] == (0,) and not allow_empty)
     if images.ndim != 4 or empty or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
         raise DataError(
             f"{path}: images have shape {list(images.shape)}, expected [N, C, H, W] with N > 0, C 1 or 3, and H = W"
@@ -124,11 +141,18 @@ def load_images(path: str | Path, shape: tuple[int, int, int] | None = None, all
     if labels is not None:
         if labels.shape != images.shape[:1]:
             raise DataError(f"{path}: {labels.shape} labels for {len(images)} images, expected one for each")
-        if not np.issubdtype(labels.dtype, np.integer) or (len(labels) and labels.min() < 0):
-            raise DataError(f"{path}: labels are {labels.dtype} from {labels.min()}, expected integers from 0")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(f"{path}: labels are {labels.dtype}, expected integers from 0")
+        if len(labels) and (labels.min() < 0 or labels.max() >= MAX_CLASSES):
+            found = f"{labels.min()} to {labels.max()}"
+            raise DataError(f"{path}: labels run from {found}, expected integers from 0 to {MAX_CLASSES - 1}")
     if labels is None:
         return ImageSet(torch.from_numpy(images), None)
-    classes = int(arrays["classes"].reshape(-1)[0]) if "classes" in arrays else None
+    classes = None
+    if "classes" in arrays:
+        classes = int(numbers(path, "classes", arrays["classes"].reshape(-1), (1,))[0])
+        if not 1 <= classes <= MAX_CLASSES:
+            raise DataError(f"{path}: classes is {classes}, expected 1 to {MAX_CLASSES}; make it again")
     if classes is not None and len(labels) and labels.max() >= classes:
         raise DataError(f"{path}: labels go up to {labels.max()}, but there are {classes} classes; make it again")
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64, copy=False)), classes)

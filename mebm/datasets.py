@@ -14,6 +14,7 @@ from mebm.files import sha256, write_json
 from mebm.params import PUBLISHED_COUNTS, Dataset
 from mebm.sources import SOURCES, Chunk
 
+MADE = ("train.npz", "test.npz", "manifest.json")  # by `prepare`
 RECIPE_VERSION = 2  # raised when the same files would give other images
 GATHER = 1000  # images copied at a time
 

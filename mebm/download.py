@@ -3,11 +3,13 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mebm.errors import DataError
 from mebm.files import digest
 
 TIMEOUT = 60  # seconds without a byte
+LARGEST = 2**33  # bytes of a download; the largest published file has 3.4 GB
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,23 @@ class _Checked:
         self._fetch, self._file = fetch, file
 
     def __call__(self, url: str, output_file: str, pooch, check_only: bool = False):
-        result = self._fetch(url, output_file, pooch, check_only=check_only)
+        with open(output_file, "wb") as file:
+            self._fetch(url, _Bounded(file), pooch, check_only=check_only)
         _verify(Path(output_file), self._file)
-        return result
+
+
+class _Bounded:
+    """A file for a download, which need not have an end."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._written = file, 0
+        self.flush = file.flush
+
+    def write(self, content: bytes) -> None:
+        self._written += len(content)
+        if self._written > LARGEST:
+            raise DataError(f"has sent more than the {LARGEST} bytes that are taken")
+        self._file.write(content)
 
 
 def _verify(path: Path, file: RemoteFile) -> None:

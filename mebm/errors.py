@@ -7,6 +7,12 @@ from collections.abc import Iterable
 SHOWN = 60  # characters of a value in a message
 
 
+def one_line(error: object) -> str:
+    """A message as one line that a terminal can show: names of files may hold anything."""
+    line = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class MebmError(Exception):
     """Base of the project's own errors: a stage prints its message as one line and exits non-zero."""
 

@@ -5,17 +5,17 @@ training split: its distance is called `fcd` (Frechet classifier distance) and i
 formulas are the same; values of different networks do not compare.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mebm.data import BatchStream, ImageSet, augment, bytes_to_unit
+from mebm.data import MAX_CLASSES, BatchStream, ImageSet, augment, bytes_to_unit
 from mebm.errors import CheckpointError, DataError
-from mebm.files import read_npz, replacing, require, unreadable
+from mebm.files import check_state, numbers, read_npz, read_torch, replacing, unreadable
 from mebm.gaussian import StreamingMoments
 from mebm.inception import InceptionFeatures
 from mebm.params import Features
@@ -94,22 +94,36 @@ def save_network(path: str | Path, network: FeatureClassifier | InceptionFeature
 
 def load_network(path: str | Path, device: torch.device | str = "cpu") -> FeatureClassifier | InceptionFeatures:
     """Read a feature network, in evaluation mode on `device`."""
-    require(path)
+    advice = "give another file, or make it again with the features stage"
+    record = read_torch(path, "feature network", advice)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is not a readable feature network (it is another file of torch); {advice}")
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']!r}")
+        if record.get("network") not in ("classifier", "inception"):
+            raise CheckpointError("it holds another network")
         if record["network"] == "inception":
+            _check_hash(record.get("weights_sha256"))
             network = InceptionFeatures(record["model_state_dict"], record["preprocessing"], record["weights_sha256"])
         else:
-            network = FeatureClassifier(record["channels"], record["n_classes"], record["width"])
+            sizes = [record[key] for key in ("channels", "n_classes", "width")]
+            if not all(type(size) is int and 0 < size <= MAX_CLASSES for size in sizes):
+                raise CheckpointError(f"channels, n_classes and width are {str(sizes)[:80]}")
+            with torch.device("meta"):  # so that a size out of range costs nothing
+                expected = FeatureClassifier(*sizes).state_dict()
+            check_state(record["model_state_dict"], expected)
+            network = FeatureClassifier(*sizes)
             network.load_state_dict(record["model_state_dict"])
-    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise CheckpointError(
-            f"{path}: is not a readable feature network ({unreadable(error)}); give another file, or make it again "
-            "with the features stage"
-        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises many types for values that it cannot take
+        reason = str(error) if isinstance(error, CheckpointError) else unreadable(error)
+        raise CheckpointError(f"{path}: is not a readable feature network ({reason}); {advice}") from error
     return network.to(device).eval()
+
+
+def _check_hash(value: object) -> None:
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)):
+        raise CheckpointError(f"weights_sha256 is {str(value)[:40]!r}")
 
 
 @torch.no_grad()
@@ -157,7 +171,10 @@ def read_statistics(path: str | Path, network: FeatureClassifier | InceptionFeat
             f"{path}: holds statistics with the preprocessing {made_with}, but the features use "
             f"{network.preprocessing}; they do not compare. Change features.preprocessing or reference.file"
         )
-    mu, sigma = (torch.from_numpy(np.asarray(arrays[key], np.float64)) for key in ("mu", "sigma"))
-    if mu.shape != (network.n_features,) or sigma.shape != (network.n_features,) * 2:
-        raise DataError(f"{path}: holds statistics of {list(mu.shape)} features, expected {network.n_features}")
+    n = network.n_features
+    if arrays["mu"].shape != (n,) or arrays["sigma"].shape != (n, n):
+        raise DataError(f"{path}: holds statistics of {list(arrays['mu'].shape)} features, expected {n}")
+    mu, sigma = (torch.from_numpy(numbers(path, key, arrays[key], arrays[key].shape)) for key in ("mu", "sigma"))
+    if not torch.allclose(sigma, sigma.T) or bool((sigma.diagonal() < 0).any()):
+        raise DataError(f"{path}: sigma is no covariance: it is not symmetric, or a variance is negative")
     return mu, sigma

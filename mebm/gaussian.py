@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mebm.data import bytes_to_unit
 from mebm.errors import DataError
-from mebm.files import read_npz
+from mebm.files import numbers, read_npz
 
 
 def block_size(image_size: int) -> int:
@@ -183,8 +183,10 @@ def load_init(kind: str, path: str | Path, shape: tuple[int, int, int]) -> Gauss
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):
             raise DataError(f"{path}: {name} has dtype {array.dtype}, expected float64; fit the Gaussian again")
+    mean = torch.from_numpy(numbers(path, "mean", arrays["mean"], (None,)))
+    cov = torch.from_numpy(numbers(path, "cov", arrays["cov"], (None, None)))
+    ridge = float(numbers(path, "ridge", arrays["ridge"], ()))
     try:
-        mean, cov = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["cov"])
-        return GaussianInit.from_moments(mean, cov, shape, float(arrays["ridge"]))
+        return GaussianInit.from_moments(mean, cov, shape, ridge)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

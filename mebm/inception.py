@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mebm.download import RemoteFile, obtain
-from mebm.errors import CheckpointError, DataError
-from mebm.files import sha256, unreadable
+from mebm.errors import CheckpointError
+from mebm.files import check_state, read_torch, sha256
 from mebm.params import Features
 
 SIZE = 299
@@ -79,8 +79,9 @@ class InceptionFeatures(nn.Module):
         self.preprocessing, self.weights_sha256 = preprocessing, weights_sha256
         net = empty_network()
         try:
-            net.load_state_dict(state, assign=True)
-        except RuntimeError as error:
+            check_state(state, net.state_dict())
+            net.load_state_dict({key: state[key].to(like.dtype) for key, like in net.state_dict().items()}, assign=True)
+        except (RuntimeError, CheckpointError) as error:
             raise CheckpointError(f"not Inception's weights: {' '.join(str(error).split())[:200]}") from error
         self.net = net.requires_grad_(False).eval()
 
@@ -122,10 +123,5 @@ def read_weights(settings: Features) -> tuple[dict[str, Tensor], str]:
         # torch-fidelity keeps the same tensors under a name of its own
         twin = RemoteFile(re.sub(r"^pt_", "weights-", remote.name).replace("_", "-"), remote.url, remote.checksum)
         path = obtain(twin if twin.at(cache).is_file() and not remote.at(cache).is_file() else remote, cache)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
-        raise DataError(
-            f"{path}: is not a readable weight file ({unreadable(error)}); give another one as features.weights"
-        ) from error
-    return state, sha256(path)
+    advice = "give another one as features.weights"
+    return read_torch(path, "weight file", advice), sha256(path)

@@ -15,7 +15,7 @@ import time
 
 from mebm import mend
 from mebm.engine import UNDER_SNAKEMAKE
-from mebm.errors import MebmError
+from mebm.errors import MebmError, one_line
 from mebm.hashes import Hashes
 from mebm.plan import read_lock
 
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         if not _is_whole(addresses[0]):
             said += mend.mend_objects(addresses)
     except (MebmError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     for line in said:
         print(f"{addresses[0]}: {line}", file=sys.stderr)

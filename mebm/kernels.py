@@ -16,16 +16,18 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mebm.errors import ParamsError
-from mebm.files import replacing
+from mebm.errors import DataError, ParamsError
+from mebm.files import sha256
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+HASH = 16  # digits of a library's hash in its name
 LANES = 16  # channels come in multiples of it
 DTYPES = (torch.float32, torch.bfloat16)  # of images
 CHUNK, SUM = 128, 2.0**31 / 32768  # kernels.cpp: channels summed in 32 bits; what integers of a filter may add up to
@@ -57,18 +59,11 @@ def library() -> ctypes.CDLL:
     machine = "\n".join(line for line in machine.splitlines() if not line.startswith(("cpu MHz", "bogomips")))
     key = hashlib.sha256("\n".join([SOURCE.read_text(), *FLAGS, compiler, machine]).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mebm"
-    path = folder / f"kernels-{key}.so"
-    if not path.is_file():
-        with replacing(path) as temporary:
-            command = [*shlex.split(compiler), *FLAGS, str(SOURCE), "-o", str(temporary)]
-            try:
-                subprocess.run(command, capture_output=True, text=True, check=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                reason = " ".join((getattr(error, "stderr", "") or str(error)).split())[:200]
-                raise ParamsError(
-                    f"train.kernels is native, but {compiler} fails ({reason}); set it to torch"
-                ) from error
-    loaded = ctypes.CDLL(str(path))
+    path = next(filter(_is_whole, folder.glob(f"kernels-{key}-*.so")), None) or _compiled(compiler, folder, key)
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be loaded ({error}); delete it, or set train.kernels to torch") from error
     pointer, number, real, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_long
     for kind in ("float", "bf16"):
         getattr(loaded, f"winograd_{kind}").argtypes = [pointer] * 5 + [number] * 6
@@ -78,6 +73,27 @@ def library() -> ctypes.CDLL:
         backward.argtypes = [pointer] * 9 + [size, number, real, number]
         forward.restype = backward.restype = None
     return loaded
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is what the hash in its name says: half of one ends the process without a word."""
+    return path.is_file() and sha256(path)[:HASH] == path.stem.rsplit("-", 1)[1]
+
+
+def _compiled(compiler: str, folder: Path, key: str) -> Path:
+    """The library, compiled into the folder under a name with its own hash. Raises ParamsError as `library` does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as temporary:
+            made = Path(temporary, "kernels.so")
+            command = [*shlex.split(compiler), *FLAGS, str(SOURCE), "-o", str(made)]
+            subprocess.run(command, capture_output=True, text=True, check=True)
+            path = folder / f"kernels-{key}-{sha256(made)[:HASH]}.so"
+            os.replace(made, path)
+            return path
+    except (OSError, DataError, subprocess.CalledProcessError) as error:
+        reason = " ".join((getattr(error, "stderr", "") or str(error)).split())[:200]
+        raise ParamsError(f"train.kernels is native, but {compiler} fails ({reason}); set it to torch") from error
 
 
 class Filters(NamedTuple):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from mebm.errors import DataError, MebmError
+from mebm.errors import DataError, MebmError, one_line
 from mebm.files import replacing, write_text
 from mebm.hashes import Hashes
 from mebm.pipeline import Graph
@@ -196,7 +196,7 @@ def main(argv: list[str]) -> int:
     try:
         said = [*mend(), *mend_objects()]
     except (MebmError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print("\n".join(said) or "nothing to mend")
     return 0

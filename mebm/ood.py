@@ -68,7 +68,8 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
     if logits.shape[1] == 1:
         return np.zeros(len(logits))
     ordered = np.sort(logits.astype(np.float64), axis=1)
-    return ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
+    with np.errstate(invalid="ignore"):  # of a run that diverged: not a number, which `separation` says
+        return ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
 
 
 def scores(model: EnergyModel, images: Tensor, batch_size: int, classifies: bool) -> dict[str, np.ndarray]:

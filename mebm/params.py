@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mebm import checks
 from mebm.errors import ParamsError, clipped, listed, named, shown
-from mebm.files import write_text
+from mebm.files import BoundedLoader, write_text
 
 # Ends that no sensible use reaches, and beyond which float32, files' names or memory give way
 LARGE = 1_000_000_000
@@ -288,6 +288,12 @@ TABLE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
 SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",), "metrics": (), "report": ()}
 
 
+STAGES = frozenset(
+    {*DATASET_STAGES, *COMPARED_STAGES, *TRAINED_STAGES, *IMPORTED_STAGES, *RUN_STAGES, *ANALYSIS_STAGES}
+    | {*TABLE_STAGES, *SUITE_STAGES}
+)
+
+
 def _sections(*stages: dict[str, tuple[str, ...]]) -> set[str]:
     return {section for group in stages for names in group.values() for section in names}
 
@@ -295,7 +301,7 @@ def _sections(*stages: dict[str, tuple[str, ...]]) -> set[str]:
 RUN_SECTIONS = _sections(TRAINED_STAGES, IMPORTED_STAGES, RUN_STAGES, ANALYSIS_STAGES)  # that a run may set for itself
 
 
-class _Core(yaml.SafeLoader):
+class _Core(BoundedLoader):
     """PyYAML with the scalars of YAML 1.2, as DVC reads the file: 1e-4 is a float, `no` and `on` are strings."""
 
     yaml_implicit_resolvers: dict = {}
@@ -658,6 +664,8 @@ def override(path: str | Path, assignments: list[str], write: bool) -> Params:
     Raises ParamsError as `load` does, and for a shared value that the suite's defaults lie over.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ParamsError(f"{path}: is no regular file, expected a parameter file")
     try:
         before = path.read_text(encoding="utf-8")
         text = with_values(before, assignments)

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from mebm.errors import ParamsError
+from mebm.errors import ParamsError, one_line
+from mebm.files import BoundedLoader
 from mebm.params import Params
 
 PARAMS_STAGE = "params"
@@ -49,7 +50,10 @@ class Graph:
             "${suite.tables}": {name: {"item": name} for name in params.tables},
             ("${suite.name}",): {params.suite: {"item": params.suite}},
         }
-        self._definitions = yaml.safe_load(text)["stages"]
+        try:
+            self._definitions = dict(yaml.load(text, Loader=BoundedLoader)["stages"])
+        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            raise ParamsError(f"{path}: is no pipeline ({one_line(error)}); restore it from version control") from error
         self.stages: list[str] = []
         self._patterns: dict[str, list[str]] = {}
         self.jobs: dict[str, Job] = {}

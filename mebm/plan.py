@@ -9,6 +9,7 @@ import configparser
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,12 +18,13 @@ from typing import Any
 import yaml
 
 from mebm import records
-from mebm.errors import DataError
+from mebm.errors import DataError, one_line
 from mebm.hashes import Hashes, md5
 from mebm.params import Params
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 
 LOCK = Path("dvc.lock")
+WRITTEN = 1.0  # s, in which a write of the lock file ends
 SHOWN = 3  # names in a line of an explanation
 
 
@@ -77,14 +79,26 @@ def make_plan(graph: Graph, params: Params, text: str, root: Path = Path("."), f
 def read_lock(path: Path) -> dict[str, dict]:
     """What DVC's lock file says of every job, by address; nothing where there is none.
 
-    Raises DataError for one that cannot be read, as a merge can leave it.
+    Raises DataError for one that cannot be read, as a merge can leave it. DVC writes it in place, so one that is being
+    written is looked at again for a moment.
     """
+    until = time.monotonic() + WRITTEN
+    while True:
+        try:
+            return _parsed(path)
+        except DataError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def _parsed(path: Path) -> dict[str, dict]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore it") from error
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); restore it") from error
     try:
         stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         for stage in stages.values():
@@ -94,9 +108,9 @@ def read_lock(path: Path) -> dict[str, dict]:
                     raise TypeError("a path or an md5 is no text")
             stage["cmd"]
         return stages
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read ({reason}); restore it, or settle the merge in it") from error
+    except (KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        cure = "`python -m mebm.mend` restores it; after a merge, settle it first"
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); {cure}") from error
 
 
 def cache_folder(root: Path = Path(".")) -> Path:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mebm.errors import DataError
 from mebm.features import extract, load_network
-from mebm.files import read_npz, sha256
+from mebm.files import numbers, read_npz, sha256
 from mebm.metrics import frechet_distance, inception_style_score
 
 
@@ -23,9 +23,13 @@ class QualityMeter:
         self._hashes = {"features_sha256": sha256(features), "reference_sha256": sha256(reference)}
         if str(arrays["features_sha256"]) != self._hashes["features_sha256"]:
             raise DataError(f"{reference}: was made with another network than {features}; run the reference stage")
-        self.mu, self.sigma = torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"])
-        self.shape = tuple(int(side) for side in arrays["shape"])  # (C, H, W) of the training images
-        self.reference_count = int(arrays["count"]) or None  # 0: a file from elsewhere, which does not say
+        n = self.network.n_features
+        self.mu = torch.from_numpy(numbers(reference, "mu", arrays["mu"], (n,)))
+        self.sigma = torch.from_numpy(numbers(reference, "sigma", arrays["sigma"], (n, n)))
+        # (C, H, W) of the training images
+        self.shape = tuple(int(side) for side in numbers(reference, "shape", arrays["shape"], (3,)))
+        # 0: a file from elsewhere, which does not say
+        self.reference_count = int(numbers(reference, "count", arrays["count"], ())) or None
         self.batch_size = batch_size
 
     def measure(self, images: Tensor, splits: int, permutation_seed: int, few: bool = False) -> dict:

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from mebm import code
-from mebm.files import write_text
-from mebm.params import Params
+from mebm.errors import DataError
+from mebm.files import read_yaml, write_text
+from mebm.params import STAGES, Params
 
 ALL = "all.yaml"
 # Keys that say where a file lies whose content is checked, or is an input of its own.
@@ -73,9 +74,19 @@ def write(params: Params, folder: str | Path) -> None:
     for path, content in wanted.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != content:
             write_text(path, content)
-    for path in folder.glob("*.yaml"):
-        if path not in wanted and not path.name.startswith("."):
+    for path in folder.glob("*.*.yaml"):
+        if path not in wanted and _is_record(path):
             path.unlink()
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is what `write` writes: others may lie in the folder and stay."""
+    stage, name, *_ = path.name.split(".")
+    try:
+        found = read_yaml(path)
+    except DataError:
+        return False
+    return stage in STAGES and isinstance(found, dict) and found.get("name") == name
 
 
 def _dump(record: dict) -> str:

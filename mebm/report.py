@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mebm.errors import DataError
-from mebm.files import read_json, require
+from mebm.files import Record, read_json, read_text, require
 from mebm.tables import DASH
 
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
@@ -82,13 +83,21 @@ class Source:
         return [self.figure(name) for name in names]
 
 
+class Found(Record):
+    """metrics.json of any analysis."""
+
+    status: str = "ok"
+    warning: str | None = None
+    final: dict[str, Any] = {}
+
+
 class Analysis(Source):
     """What an analysis found for a run: pictures, numbers and their conditions, or the reason why there are none."""
 
     def __init__(self, folder: Path, page: Path, address: str, cmd: str, parameters: set[str], reason: str):
         super().__init__(folder / "figures", page, address, cmd)
         path = folder / "metrics.json"
-        self.record = read_json(path) if path.is_file() else None
+        self.record = read_json(path, Found) if path.is_file() else None
         self.reason = "" if self.record is not None else reason
         self.status = str((self.record or {}).get("status", "ok"))
         self.warning = (self.record or {}).get("warning")
@@ -114,7 +123,7 @@ class Analysis(Source):
         """Whether a picture only holds the status as text."""
         if self.status == "ok" or not figure.name.endswith(".svg"):
             return False
-        return self.status in (self.folder / figure.name).read_text(encoding="utf-8")
+        return self.status in (self.folder / figure.name).read_text(encoding="utf-8", errors="replace")
 
     def _is_condition(self, key: str, value: Any) -> bool:
         return isinstance(value, (str, bool)) or any(fnmatch(key, pattern) for pattern in self._conditions)
@@ -205,8 +214,10 @@ def data_uri(path: Path, content: bytes | None = None) -> str:
 
 def read_table(path: Path) -> Table:
     """A table that the pipeline wrote as CSV. Raises DataError for one without a header or with uneven rows."""
-    with open(require(path), encoding="utf-8", newline="") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
+    try:
+        head, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
+    except csv.Error:
+        head, rows = [], []
     if not head or any(len(row) != len(head) for row in rows):
         raise DataError(f"{path}: is not a table of the pipeline; delete it and run the tables stage again")
     return Table(tuple(head), tuple(map(tuple, rows)))

@@ -4,10 +4,13 @@ Each reader yields (images uint8 [n, C, H, W], labels int64 [n] or None) in piec
 memory. It checks layout and labels as it goes and raises DataError naming the file.
 """
 
+import gzip
 import re
 import tarfile
+import warnings
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +19,15 @@ import numpy as np
 
 from mebm.download import RemoteFile, obtain
 from mebm.errors import DataError
-from mebm.files import sha256
+from mebm.files import UNPACKED, arrays_in, check_unpacked, sha256
 from mebm.params import Dataset
 from mebm.unpickle import load_batch
 
 Chunk = tuple[np.ndarray, np.ndarray | None]
 CHUNK = 1000  # decoded pictures at a time
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # as which a picture is decoded, whatever its name says
+PICTURE_BYTES = 2**28  # of a picture's file
 RESAMPLING = "centre crop to a square, then Pillow's bicubic resampling, whose support grows with the reduction"
 
 
@@ -119,6 +124,11 @@ def _rows_to_images(data: object, size: int, origin: str) -> np.ndarray:
 
 def _labels(values: object, n: int, low: int, high: int, origin: str) -> np.ndarray:
     """Labels as int64 from 0, given as integers from `low` to `high`."""
+    plain = isinstance(values, np.ndarray) or (
+        isinstance(values, (list, tuple)) and all(isinstance(value, (int, np.integer)) for value in values)
+    )
+    if not plain and values is not None:  # numpy would unfold lists within lists
+        raise DataError(f"{origin}: labels are a {type(values).__name__}, expected {n} integers")
     labels = np.asarray(values if values is not None else [])
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{origin}: {labels.dtype} labels of shape {labels.shape} for {n} images")
@@ -129,6 +139,24 @@ def _labels(values: object, n: int, low: int, high: int, origin: str) -> np.ndar
 
 
 # ---------------------------------------------------------------- downloaded sets
+
+
+class _Unpacked(gzip.GzipFile):
+    """A gzip file that ends in an error where it grows beyond the bound."""
+
+    def read(self, size: int = -1) -> bytes:
+        left = UNPACKED - self.tell() + 1
+        content = super().read(left if size < 0 else min(size, left))
+        self._bound(self.tell())
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._bound(offset)
+        return super().seek(offset, whence)
+
+    def _bound(self, at: int) -> None:
+        if at > UNPACKED:
+            raise DataError(f"{self.name}: unpacks to more than the {UNPACKED} bytes that are read; get it again")
 
 
 def _cifar(settings: Dataset) -> Source:
@@ -143,11 +171,14 @@ def _cifar(settings: Dataset) -> Source:
     def member(name: str) -> dict:
         inside = f"{kind.base_folder}/{name}"
         try:
-            with tarfile.open(path, "r:gz") as archive:
-                return load_batch(archive.extractfile(inside).read(), f"{path}: {inside}")
-        except (KeyError, AttributeError) as error:
+            with _Unpacked(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+                info = archive.getmember(inside)
+                if not info.isreg():
+                    raise DataError(f"{path}: {inside} is no file; it is another archive")
+                return load_batch(archive.extractfile(info).read(), f"{path}: {inside}")
+        except KeyError as error:
             raise DataError(f"{path}: lacks {inside}; it is another archive") from error
-        except (tarfile.TarError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise DataError(f"{path}: is not a readable tar.gz archive ({error})") from error
 
     def chunks(names: list) -> Iterator[Chunk]:
@@ -156,7 +187,10 @@ def _cifar(settings: Dataset) -> Source:
             images = _rows_to_images(batch.get("data"), 32, origin)
             yield images, _labels(batch.get(label_key), len(images), 0, n_classes - 1, origin)
 
-    names = [str(name) for name in member(kind.meta["filename"])[kind.meta["key"]]]
+    listed = member(kind.meta["filename"]).get(kind.meta["key"])
+    if not isinstance(listed, list) or not all(isinstance(name, (str, bytes)) for name in listed):
+        raise DataError(f"{path}: {kind.meta['filename']} holds no list of class names; it is another archive")
+    names = [name.decode("latin1") if isinstance(name, bytes) else name for name in listed]
     licence = "no licence stated; cite Krizhevsky 2009, Learning multiple layers of features from tiny images"
     return Source(chunks(kind.train_list), chunks(kind.test_list), _cifar.__doc__, licence, names, files, origin)
 
@@ -166,13 +200,18 @@ def _svhn(settings: Dataset) -> Source:
     (train, test), files, origin = _obtain_all(settings)
 
     def chunks(path: Path) -> Iterator[Chunk]:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
 
         try:
+            sizes = {name: shape for name, shape, _ in whosmat(path)}  # before anything of such a size is read
+            if any(np.prod([1, *sizes[name]], dtype=object) > UNPACKED for name in ("X", "y") if name in sizes):
+                raise DataError(f"{path}: holds more than the {UNPACKED} values that are read; another file")
             content = loadmat(path, variable_names=("X", "y"))
             images, labels = content["X"], content["y"].reshape(-1)
         except KeyError as error:
             raise DataError(f"{path}: lacks the variable {error}, expected X and y; another file") from error
+        except (DataError, MemoryError):
+            raise
         except Exception as error:  # scipy raises many types for a damaged file
             raise DataError(f"{path}: is not a readable MATLAB file ({error})") from error
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
@@ -193,9 +232,10 @@ def _tiny_imagenet(settings: Dataset) -> Source:
 
     def text(name: str) -> list[str]:
         try:
-            return archive.read(f"{root}/{name}").decode("utf-8").splitlines()
-        except KeyError as error:
-            raise DataError(f"{path}: lacks {root}/{name}; it is another archive") from error
+            with _member(archive, f"{root}/{name}", path) as file:
+                return file.read().decode("utf-8").splitlines()
+        except (KeyError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: lacks {root}/{name} as text; it is another archive") from error
 
     ids = sorted(line.strip() for line in text("wnids.txt") if line.strip())
     index = {wnid: label for label, wnid in enumerate(ids)}
@@ -207,7 +247,7 @@ def _tiny_imagenet(settings: Dataset) -> Source:
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
             try:
-                images = [_decode(archive.open(name), f"{path}: {name}") for name, _ in part]
+                images = [_decode(_member(archive, name, path), f"{path}: {name}") for name, _ in part]
                 labels = [index[wnid] for _, wnid in part]
             except KeyError as error:
                 raise DataError(f"{path}: {error} is named by its lists but not there") from error
@@ -239,14 +279,10 @@ def _imagenet32(settings: Dataset) -> Source:
             raise DataError(f"{path}: holds no train_data_batch_N or val_data; another layout")
         for name in sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", Path(name).stem)]):
             origin = f"{path}: {name}"
-            if name.endswith(".npz"):
-                try:
-                    with archive.open(name) as file, np.load(file, allow_pickle=False) as content:
-                        batch = {key: content[key] for key in ("data", "labels")}
-                except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-                    raise DataError(f"{origin}: is not an npz file with data and labels ({error})") from error
-            else:
-                with archive.open(name) as file:
+            with _member(archive, name, path) as file:
+                if name.endswith(".npz"):
+                    batch = arrays_in(file, origin, ("data", "labels"))
+                else:
                     batch = load_batch(file, origin)
             images = _rows_to_images(batch.get("data"), 32, origin)
             yield images, _labels(batch.get("labels"), len(images), 1, 1000, origin)
@@ -298,12 +334,8 @@ def _folder(path: str | None) -> Path:
 
 def _listing(folder: Path) -> tuple[list[tuple[Path, int | None]], tuple[str, ...]]:
     """Pictures in a fixed order with labels, and the class names: subfolders that hold pictures."""
-    above = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    inside = {
-        sub.name: sorted(path for path in sub.rglob("*") if path.suffix.lower() in SUFFIXES)
-        for sub in sorted(folder.iterdir())
-        if sub.is_dir()
-    }
+    above = _picture_files(folder.iterdir())
+    inside = {sub.name: _picture_files(sub.rglob("*")) for sub in sorted(folder.iterdir()) if sub.is_dir()}
     inside = {name: paths for name, paths in inside.items() if paths}
     if above and inside:
         raise DataError(f"{folder}: holds pictures both beside and inside subfolders; use one or the other")
@@ -312,6 +344,19 @@ def _listing(folder: Path) -> tuple[list[tuple[Path, int | None]], tuple[str, ..
     if above:
         return [(path, None) for path in above], ()
     return [(path, label) for label, paths in enumerate(inside.values()) for path in paths], tuple(inside)
+
+
+def _picture_files(paths: Iterable[Path]) -> list[Path]:
+    """Those named as pictures, in order. Raises DataError for what is no file: a named pipe would be waited for."""
+    found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    for path in found:
+        if not path.is_file():
+            raise DataError(f"{path}: is no regular file, so it is no picture; remove it")
+        if path.stat().st_size > PICTURE_BYTES:
+            raise DataError(
+                f"{path}: has more than the {PICTURE_BYTES} bytes that are read of a picture; make it smaller"
+            )
+    return found
 
 
 def _pictures(
@@ -334,10 +379,16 @@ def _decode(file, origin: str):
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with file:
-            return Image.open(file).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{origin}: is not a readable picture ({error})") from error
+        with file, warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            # only these formats: others run programs, such as Ghostscript for EPS
+            return Image.open(file, formats=FORMATS).convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"{origin}: has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+    except (MemoryError, DataError):
+        raise
+    except Exception as error:  # Pillow raises many types for a damaged file
+        reason = "no PNG, JPEG, WebP or BMP" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{origin}: is not a readable picture ({reason})") from error
 
 
 def _resized(image, size: int):
@@ -358,6 +409,15 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: is not a readable zip archive ({error}); delete it and get it again") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path):
+    """A file in a zip archive, opened. Raises KeyError where it is not there, DataError where it is too large."""
+    check_unpacked([archive.getinfo(name)], f"{path}: {name}")
+    try:
+        return archive.open(name)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, or with a password
+        raise DataError(f"{path}: {name} cannot be read ({error}); get it again") from error
 
 
 # ---------------------------------------------------------------- sets inside packages

@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field, RootModel, model_validator
 
 from mebm.checks import HELDOUT, INITIAL
 from mebm.errors import DataError
+from mebm.files import Record
 
 DASH = "–"
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -57,6 +60,56 @@ CAPTIONS = {
 }
 
 
+class Numbers(Record):
+    """A record of metrics, as far as tables need it: null where there is no number."""
+
+    fid: float | None = None
+    is_mean: float | None = None
+    fcd: float | None = None
+    classifier_score: float | None = None
+    n_images: Annotated[int, Field(ge=0)] = 0
+    status: str = "ok"
+    restarts: Annotated[int, Field(ge=0)] = 0
+
+
+class Measured(Numbers):
+    """The quality of one set of images."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Measured":
+        pair = ("fid", "is_mean") if "fid" in self.model_fields_set else ("fcd", "classifier_score")
+        if lacking := [key for key in (*pair, "n_images") if key not in self.model_fields_set]:
+            raise ValueError(f"it lacks the key {lacking[0]}")
+        return self
+
+
+class Quality(RootModel[dict[str, Measured]]):
+    """quality.json: what was measured, by protocol."""
+
+
+class Accuracy(Record):
+    """accuracy.json."""
+
+    accuracy: float | None
+    loss: float | None
+    n_images: Annotated[int, Field(ge=0)]
+
+
+class Summary(Numbers):
+    """What `summarise` makes of both: every other key is a protocol."""
+
+    __pydantic_extra__: dict[str, Numbers]
+    accuracy: float | None = None
+    loss: float | None = None
+    n_test: Annotated[int, Field(ge=0)] = 0
+
+
+class Hours(Record):
+    """time.<run>.json: how long training took."""
+
+    hours: Annotated[float, Field(ge=0)]
+
+
 @dataclass(frozen=True)
 class Result:
     """A row's source: a summary as `summarise` makes it, of a run (one seed) or of a baseline; None with a reason."""
@@ -91,7 +144,7 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
     summary |= {name: condensed(record) for name, record in quality.items() if name != "full"}
     if accuracy is None:
         return summary
-    if restarts := max(record.get("restarts", 0) for record in quality.values()):
+    if restarts := max((record.get("restarts", 0) for record in quality.values()), default=0):
         summary["restarts"] = restarts
     try:
         return summary | {"n_test": accuracy["n_images"]} | {key: accuracy[key] for key in ("accuracy", "loss")}
@@ -215,7 +268,7 @@ def _steps(results: list[Result], titles: dict[str, str], digits: int) -> pd.Dat
                 return _spread([r[k] for r in numbers for k in keys if r.get(k) is not None], digits)
 
             hours = [m.hours for m in members if m.hours is not None]
-            counts = sorted({record["n_images"] for record in numbers})
+            counts = sorted({record["n_images"] for record in numbers if record.get("n_images")})
             rows.append(
                 (
                     *(titles[dataset], method, str(first.n_steps), spread("fid", "fcd")),
@@ -261,26 +314,46 @@ def _spread(values: list[float], digits: int) -> str:
     return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
+def markdown(text: str) -> str:
+    """Text as a cell of a Markdown table shows it: marks have no meaning, and a bar or a line's end closes no cell."""
+    escaped = re.sub(r"([\\`*\[\]<>|~&$])|(?<!\w)(_)|(_)(?!\w)", lambda match: f"\\{match[0]}", _on_one_line(text))
+    return escaped.strip()
+
+
 def to_markdown(table: pd.DataFrame, caption: str) -> str:
     """A Markdown table with its caption below."""
     lines = ["| " + " | ".join(table.columns) + " |", "| " + " | ".join(["---"] * len(table.columns)) + " |"]
-    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in table.itertuples(index=False)]
+    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines) + f"\n\n{caption}\n"
 
 
 def to_csv(table: pd.DataFrame, caption: str = "") -> str:
-    """Comma-separated values with a header."""
-    return table.to_csv(index=False, lineterminator="\n")
+    """Comma-separated values with a header. An apostrophe stands before what a spreadsheet would take for a formula."""
+    return table.map(_no_formula).to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(text: str) -> str:
+    text = _on_one_line(text).strip()
+    is_formula = re.match(r"[=+\-@]", text) and not re.match(r"[+-]?[\d.]+( ± [\d.]+)?$", text)
+    return f"'{text}" if is_formula else text
+
+
+def _on_one_line(text: str) -> str:
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text)
+
+
+LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$"}
+LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+# after the \\ of the row above, [ ] and * would be its own
+LATEX |= {"|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}"}
+LATEX |= {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "--"}
 
 
 def to_latex(table: pd.DataFrame, caption: str) -> str:
-    """A LaTeX table environment (needs booktabs)."""
-    escapes = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"}
-    escapes |= {DASH: "--", "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$"}
-    escapes |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    """A LaTeX table environment (needs booktabs). No text in it is a command."""
 
     def escape(text: str) -> str:
-        return "".join(escapes.get(character, character) for character in text)
+        return "".join(LATEX.get(character, character) for character in _on_one_line(text))
 
     lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{ll" + "r" * (len(table.columns) - 2) + "}", r"\toprule"]
     lines += [" & ".join(map(escape, table.columns)) + r" \\", r"\midrule"]

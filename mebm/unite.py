@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from mebm import params, records
-from mebm.errors import DataError, MebmError
+from mebm.errors import DataError, MebmError, one_line
 from mebm.files import write_text
 from mebm.hashes import md5
 from mebm.pipeline import RECORDS
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
         done = subprocess.run(["dvc", "checkout", "--quiet"], check=False).returncode
     except (MebmError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     taken = [address for address in theirs if united[address] is theirs[address]]
     print(f"{LOCK}: {len(united)} jobs, {len(taken)} of them from the other side")

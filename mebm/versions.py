@@ -12,6 +12,7 @@ import yaml
 
 from mebm.code import fingerprint_of
 from mebm.errors import DataError
+from mebm.files import BoundedLoader
 from mebm.hashes import md5
 from mebm.pipeline import RECORDS
 from mebm.plan import cache_folder
@@ -49,7 +50,7 @@ class Version:
                 + ("" if self.rev is None else " and commit dvc.lock with the parameters")
             )
         try:
-            stages = yaml.safe_load(lock)["stages"]
+            stages = yaml.load(lock, Loader=BoundedLoader)["stages"]
             self.jobs = {address: _job(stage) for address, stage in stages.items()}
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{name}: dvc.lock cannot be read ({' '.join(str(error).split())})") from error

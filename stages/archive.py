@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mebm import params
 from mebm.archive import bundle
-from mebm.errors import DataError, MebmError
+from mebm.errors import DataError, MebmError, one_line
 from mebm.pipeline import PARAMS_STAGE, Graph
 from mebm.plan import make_plan
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             )
         count = bundle(Path("."), graph, environment(), out)
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"{out}: {count} files, {out.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--features", type=Path, required=True, help="feature network")
     parser.add_argument("--reference", type=Path, required=True, help="feature statistics of the training images")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    return cli.execute(parser, argv, work)
+    names = [f"{name}.{suffix}" for name in ("initial", "heldout") for suffix in ("json", "png")]
+    return cli.execute(parser, argv, work, lambda _: names)
 
 
 def work(args, settings) -> None:

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.analysis(
         "calibration", __doc__, argv, checkpoint="checkpoint of the run", test="archive of held-out images"
     )
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/reliability.svg"))
 
 
 def work(args, settings) -> None:

@@ -5,15 +5,16 @@ import errno
 import logging
 import os
 import platform
-import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 from mebm import engine, mend, params, records
-from mebm.errors import MebmError, ParamsError, Stopped, clipped
+from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
+from mebm.files import owning
 from mebm.pipeline import RECORDS, Graph
 from mebm.strays import remove_strays
 
@@ -98,8 +99,12 @@ def execute(
     arguments: argparse.ArgumentParser,
     argv: list[str] | None,
     work: Callable[[argparse.Namespace, SimpleNamespace], None],
+    makes: Callable[[SimpleNamespace], Iterable[str]] | None = None,
 ) -> int:
     """Parse, check the whole parameter file, and call work(args, settings). Returns the exit status.
+
+    makes: for a stage whose --out is a folder, from its settings the files that it makes there; it touches no others,
+    as `owning` says. An analysis that does not say which is stopped at the first file that is not its own.
 
     0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. Anything that is not
     an error of the project's own keeps its traceback, except running out of memory or a failing disk.
@@ -120,11 +125,13 @@ def execute(
                 refuse_what_was_asked(loaded)
         if hasattr(args, "inputs"):
             _complete(args, settings, loaded)
+        _check_outputs(args)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         if in_pipeline:
             _look_at_inputs(args, loaded)
         log.info("%s %s: start", args.stage, args.name)
-        work(args, settings)
+        with _owned(args, makes(settings) if makes else () if hasattr(args, "inputs") else None):
+            work(args, settings)
         log.info("%s %s: done", args.stage, args.name)
         return 0
     except ParamsError as error:
@@ -139,6 +146,27 @@ def execute(
         if not isinstance(error, OSError):
             raise
         return _fail(f"{clipped(str(error.filename or args.stage), 200)}: {error.strerror or error}", 1)
+
+
+def _owned(args: argparse.Namespace, names: Iterable[str] | None) -> AbstractContextManager:
+    """Keeps the command to its own files. Where an engine runs it, the outputs are the engine's, which removes them."""
+    if names is None or _is_job(args) or _rank() != "0":
+        return nullcontext()
+    return owning(args.out, f"{args.stage} {args.name}", names)
+
+
+def _is_job(args: argparse.Namespace) -> bool:
+    return os.environ.get("DVC_STAGE") == f"{args.stage}@{args.name}"
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raises ParamsError where a file to write is one that the command reads."""
+    paths = {f"--{key}": path for key, path in vars(args).items() if isinstance(path, Path)}
+    outputs = {flag: path for flag, path in paths.items() if flag in ("--out", "--metrics", "--grid")}
+    for flag, out in outputs.items():
+        for other, path in paths.items():
+            if other != flag and out.is_file() and path.exists() and out.samefile(path):
+                raise ParamsError(f"{flag}: {out} is also {other}, and would be overwritten; give another path")
 
 
 def _lacks_memory(error: Exception) -> bool:
@@ -172,7 +200,7 @@ def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
     """The line with which the last of `stages` that failed for `name` ended; empty where none did."""
     for stage in reversed(stages):
         path = logs / f"{stage}.{name}.log"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         if lines and lines[-1].startswith("error: "):
             return f"{stage} failed: {lines[-1].removeprefix('error: ')}"
     return ""
@@ -262,13 +290,14 @@ def _open_log(path: Path) -> None:
         return
     log.setLevel(logging.INFO)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(path, mode="w", encoding="utf-8")):
+    file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    for handler in (logging.StreamHandler(sys.stderr), file):
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         log.addHandler(handler)
 
 
 def _fail(error: object, status: int) -> int:
-    line = re.sub(r"\s+", " ", str(error)).strip()
+    line = one_line(error)
     print(f"error: {line}" if _rank() == "0" else f"rank {_rank()}: error: {line}", file=sys.stderr)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):

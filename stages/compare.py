@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from mebm.errors import MebmError
+from mebm.errors import MebmError, one_line
 from mebm.versions import WORKSPACE
 
 
@@ -22,14 +22,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         work(args)
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
 
 def work(args) -> None:
     from mebm.compare import compare, to_html, to_markdown
-    from mebm.files import replacing, write_text
+    from mebm.files import owning, replacing, write_text
     from mebm.versions import Version
 
     found = compare(Version(args.a), Version(args.b))
@@ -38,16 +38,17 @@ def work(args) -> None:
     out = args.out or Path("results") / "compare" / name
     pictures = {}
     for grid in found.grids:
-        paths = []
-        for side, content in (("a", grid.a), ("b", grid.b)):
-            path = f"{grid.run}.{side}.png" if content else None
-            if path:
-                with replacing(out / path) as temporary:
-                    temporary.write_bytes(content)
-            paths.append(path)
-        pictures[grid.run] = tuple(paths)
-    write_text(out / "compare.md", to_markdown(found, pictures))
-    write_text(out / "compare.html", to_html(found))
+        sides = (("a", grid.a), ("b", grid.b))
+        pictures[grid.run] = tuple(f"{grid.run}.{side}.png" if content else None for side, content in sides)
+    made = [path for paths in pictures.values() for path in paths if path]
+    with owning(out, "compare", ["compare.md", "compare.html", *made]):
+        for grid in found.grids:
+            for path, content in zip(pictures[grid.run], (grid.a, grid.b), strict=True):
+                if path:
+                    with replacing(out / path) as temporary:
+                        temporary.write_bytes(content)
+        write_text(out / "compare.md", to_markdown(found, pictures))
+        write_text(out / "compare.html", to_html(found))
     print(f"Page with samples side by side: {out}/compare.html (also compare.md)")
 
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from mebm.datasets import MADE
 from stages import cli
 from stages.dataset import work
 
@@ -10,7 +11,7 @@ from stages.dataset import work
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("compared", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: MADE)
 
 
 if __name__ == "__main__":

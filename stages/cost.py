@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mebm import params
-from mebm.errors import MebmError, ParamsError
+from mebm.errors import MebmError, ParamsError, one_line
 from mebm.pipeline import Graph
 from mebm.plan import make_plan
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = params.load(args.params)
         check(settings, settings.trained if args.runs is None else args.runs, args.data)
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -110,11 +110,12 @@ def check(settings: params.Params, runs: Iterable[str], data: Path) -> None:
 
 def _size(settings: params.Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
     """(C, H, W), number of training images, and whether they have labels: of the prepared set, or as published."""
+    from mebm.data import Manifest
     from mebm.files import read_json
 
     manifest = data / dataset / "manifest.json"
     if manifest.is_file():
-        record = read_json(manifest)
+        record = read_json(manifest, Manifest)
         return tuple(record["shape"]), record["counts"]["train"], record["labels"] is not None
     wanted = settings.resolve("dataset", dataset).dataset
     published = params.PUBLISHED_COUNTS.get(wanted.source, {})

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mebm.curves import (
+    EVENTS,
     chain_grid,
     plot_curves,
     plot_quality,
@@ -38,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         features="feature network",
         reference="feature statistics of the training images",
     )
-    return cli.execute(parser, argv, work)
+    figures = (f"figures/{name}" for name in ("curves.svg", "quality.svg", "buffer.webp", "buffer.png"))
+    names = ["metrics.json", "epochs.csv", "log.csv", f"tensorboard/{EVENTS}", *figures]
+    return cli.execute(parser, argv, work, lambda _: names)
 
 
 def work(args, settings) -> None:

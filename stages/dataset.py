@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from mebm.datasets import prepare
+from mebm.datasets import MADE, prepare
 from stages import cli
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("dataset", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: MADE)
 
 
 def work(args, settings) -> None:

@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         train="archive of training images",
         gaussian="statistics of the initial distribution",
     )
-    return cli.execute(parser, argv, work)
+    figures = [f"figures/{name}.svg" for name in ("sources", "classes", "energies")]
+    return cli.execute(parser, argv, work, lambda _: ["metrics.json", *figures])
 
 
 def work(args, settings) -> None:

@@ -4,11 +4,9 @@ Writes samples.npz, the first samples as images/*.png, figures/steps_*.png and c
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 
 from mebm.checkpoint import load_checkpoint
 from mebm.data import save_images
@@ -32,7 +30,24 @@ def main(argv: list[str] | None = None) -> int:
         features="feature network",
         reference="feature statistics of the training images",
     )
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, makes)
+
+
+def makes(settings) -> list[str]:
+    """Files that the stage makes."""
+    wanted = settings.generate
+    singles = [f"images/{_single(index)}" for index in range(min(wanted.png_images, wanted.count))]
+    shown = {*range(0, wanted.steps + 1, wanted.grid_every), wanted.steps}
+    steps = [f"figures/{_steps(step)}" for step in shown]
+    return ["samples.npz", "curve.csv", "metrics.json", "figures/curve.svg", *singles, *steps]
+
+
+def _single(index: int) -> str:
+    return f"{index:05d}.png"
+
+
+def _steps(step: int) -> str:
+    return f"steps_{step:04d}.png"
 
 
 def work(args, settings) -> None:
@@ -73,10 +88,11 @@ def work(args, settings) -> None:
 
     # all at the end: a chain that is not finite leaves nothing half written
     save_images(args.out / "samples.npz", images.numpy())
-    single = {f"{index:05d}.png": image for index, image in enumerate(images[: wanted.png_images])}
-    _replace_all(args.out / "images", f"{'[0-9]' * 5}.png", single, save_image)
-    pictures = {f"steps_{step:04d}.png": grid for step, grid in grids.items()}
-    _replace_all(args.out / "figures", "steps_*.png", pictures, lambda path, grid: save_grid(path, grid, columns))
+    (args.out / "images").mkdir(exist_ok=True)
+    for index, image in enumerate(images[: wanted.png_images]):
+        save_image(args.out / "images" / _single(index), image)
+    for step, grid in grids.items():
+        save_grid(args.out / "figures" / _steps(step), grid, columns)
     draw(rows, args.out / "figures" / "curve.svg")
     write_text(args.out / "curve.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     best = min((row for row in rows if row["distance"] is not None), key=lambda row: row["distance"], default={})
@@ -116,16 +132,6 @@ def draw(rows: list[dict], path: Path) -> None:
                 best = min(points, key=lambda point: point[1])
                 axis.set_ylim(bottom=0)
                 axis.set_title(f"best: {best[1]:.2f} after {best[0]} steps", fontsize="medium")
-
-
-def _replace_all(folder: Path, pattern: str, images: dict[str, Tensor], write: Callable[[Path, Tensor], None]) -> None:
-    """Write images by name into a folder; those of an earlier command, which match the pattern, go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(pattern):
-        if path.name not in images:
-            path.unlink()
-    for name, image in images.items():
-        write(folder / name, image)
 
 
 if __name__ == "__main__":

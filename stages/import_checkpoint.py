@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the public release")
     parser.add_argument("--train", type=Path, required=True, help="archive of training images, for shape and classes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: ["checkpoint.pt"])
 
 
 def work(args, settings) -> None:

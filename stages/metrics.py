@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
-from mebm.tables import NAMES
+from mebm.tables import NAMES, Summary
 from stages import cli
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(args, settings) -> None:
     paths = {run: args.summary / f"{run}.json" for run in settings.runs}
-    record = {run: _numbers(read_json(path)) for run, path in paths.items() if path.is_file()}
+    record = {run: _numbers(read_json(path, Summary)) for run, path in paths.items() if path.is_file()}
     write_json(args.out, record)
 
 

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         train="archive of training images",
         features="feature network",
     )
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/pixels.svg", "figures/features.svg"))
 
 
 def work(args, settings) -> None:

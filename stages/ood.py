@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         test="archive of held-out images",
         compared="folder of the sets to compare with, <set>/test.npz each",
     )
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/energies.svg", "figures/auroc.svg"))
 
 
 def work(args, settings) -> None:
@@ -125,7 +125,8 @@ def draw_auroc(path: Path, sets: dict[str, dict]) -> None:
         axis.set(xlim=(0, 1), xlabel="AUROC, the held-out images against these (0.5: no difference)")
         axis.set(yticks=range(len(sets)), yticklabels=list(sets), ylim=(len(sets) - 0.5, -0.5))
         axis.grid(axis="y", color="0.9")
-        axis.get_figure().legend(loc="outside lower center", ncols=3, frameon=False)
+        if axis.collections:
+            axis.get_figure().legend(loc="outside lower center", ncols=3, frameon=False)
 
 
 if __name__ == "__main__":

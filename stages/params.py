@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from mebm import params, records
-from mebm.errors import MebmError
+from mebm.errors import MebmError, one_line
 from stages.cost import refuse_what_was_asked
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         refuse_what_was_asked(settings)
         records.write(settings, args.out)
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

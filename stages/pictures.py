@@ -31,7 +31,9 @@ ORDERS = {  # picture: the value that ranks, whether the largest comes first, an
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.execute(cli.analysis("pictures", __doc__, argv, checkpoint="checkpoint of the run"), argv, work)
+    parser = cli.analysis("pictures", __doc__, argv, checkpoint="checkpoint of the run")
+    names = ["metrics.json", *(f"figures/{name}.png" for name in ("by_class", *ORDERS))]
+    return cli.execute(parser, argv, work, lambda _: names)
 
 
 def work(args, settings) -> None:

@@ -2,12 +2,28 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from mebm.data import load_images
 from mebm.errors import DataError
-from mebm.files import read_json, sha256, write_json
+from mebm.files import Record, read_json, sha256, write_json
 from mebm.quality import QualityMeter
 from stages import cli
+
+
+class _Conditions(Record):
+    images_sha256: str
+
+
+class Manifest(Record):
+    """What the stage `sample` says of the images."""
+
+    seed: int
+    restarts: Annotated[int, Field(ge=0)]
+    checkpoint_sha256: str
+    protocols: dict[Literal["full", "release"], _Conditions]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    manifest = read_json(args.manifest)
+    manifest = read_json(args.manifest, Manifest)
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
     common = {key: manifest[key] for key in ("seed", "restarts", "checkpoint_sha256")}

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import torch
 import yaml
+from pydantic import ValidationError
 
 from mebm import params
 from mebm.cost import training_cost
-from mebm.files import read_json, require, write_text
+from mebm.data import Manifest
+from mebm.errors import DataError
+from mebm.files import explained, read_json, read_yaml, write_text
 from mebm.pipeline import Graph
 from mebm.report import Analysis, Overview, Run, Source, read_table, render, shown
-from mebm.tables import CAPTIONS
+from mebm.tables import CAPTIONS, Hours, Measured, Summary
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
@@ -63,7 +66,23 @@ class _Page:
     def __init__(self, args, settings, jobs: dict):
         self.args, self.settings, self.jobs = args, settings, jobs
         path = args.results / "params" / "all.yaml"
-        self.resolved = yaml.safe_load(require(path).read_text(encoding="utf-8"))
+        self._path = path
+        self.resolved = read_yaml(path)
+        wanted = [("dataset", name) for name in settings.datasets]
+        wanted += [("train", name) for name in settings.runs if f"train@{name}" in jobs]
+        for stage, name in wanted:
+            self._check(stage, name)
+
+    def _check(self, stage: str, name: str) -> None:
+        """Raises DataError where the file of all parameters lacks those of a job, or holds others than it can have."""
+        jobs = self.resolved if isinstance(self.resolved, dict) else {}
+        job = jobs.get(f"{stage}.{name}")
+        try:
+            params.SECTIONS[stage].model_validate(job.get(stage) if isinstance(job, dict) else None)
+        except ValidationError as error:
+            raise DataError(
+                f"{self._path}: {stage}.{name}: {explained(error)}; make it again with `python -m stages.params`"
+            ) from error
 
     def dataset(self, name: str) -> dict:
         """What the page says of a data set: its settings, counts, and the baselines' pictures and records."""
@@ -80,7 +99,7 @@ class _Page:
             "counts": {part: shown(manifest["counts"].get(part)) if manifest else "–" for part in ("train", "test")},
             "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
             "baseline": self._source(folder, f"baseline@{name}"),
-            "numbers": {part: _quality(read_json(path)) for part, path in records.items() if path.is_file()},
+            "numbers": {part: _quality(read_json(path, Measured)) for part, path in records.items() if path.is_file()},
         }
 
     def run(self, name: str) -> Run:
@@ -100,7 +119,7 @@ class _Page:
             trained,
             name in settings.analysed or any(analyses[stage].record for stage in params.ANALYSIS_STAGES),
             self._cost(name) if trained else {},
-            _quality(read_json(summary)) if summary.is_file() else [],
+            _quality(read_json(summary, Summary)) if summary.is_file() else [],
         )
 
     def table(self, table: str, file: str) -> dict:
@@ -121,7 +140,8 @@ class _Page:
     def _analysis(self, stage: str, run: str) -> Analysis:
         folder = self.args.results / "analyses" / run / stage
         address = f"{stage}@{run}"
-        sections = self.resolved.get(f"{stage}.{run}", {}).values()
+        job = self.resolved.get(f"{stage}.{run}")
+        sections = job.values() if isinstance(job, dict) else ()
         parameters = {key for section in sections if isinstance(section, dict) for key in section}
         reason = cli.last_error(self.args.logs, (stage,), run) or "not run"
         return Analysis(folder, self.args.out, address, self._cmd(address), parameters, reason)
@@ -134,12 +154,12 @@ class _Page:
 
     def _manifest(self, dataset: str) -> dict | None:
         path = self.args.data / dataset / "manifest.json"
-        return read_json(path) if path.is_file() else None
+        return read_json(path, Manifest) if path.is_file() else None
 
     def _cost(self, name: str) -> dict[str, str]:
         """Iterations, arithmetic and measured hours of a run's training, as far as they are known."""
         manifest, time = self._manifest(self.settings.runs[name]["dataset"]), self.args.logs / f"time.{name}.json"
-        cost = {"hours": f"{read_json(time)['hours']:.2f}" if time.is_file() else "–"}
+        cost = {"hours": f"{read_json(time, Hours)['hours']:.2f}" if time.is_file() else "–"}
         if manifest is None:
             return {"iterations": "–", "pflop": "–", **cost}
         train = params.Train.model_construct(**self.resolved[f"train.{name}"]["train"])

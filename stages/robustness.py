@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.analysis(
         "robustness", __doc__, argv, checkpoint="checkpoint of the run", test="archive of held-out images"
     )
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/accuracy.svg"))
 
 
 def work(args, settings) -> None:

@@ -20,7 +20,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--grid", type=Path, required=True, help="picture to write, the first chains")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, makes)
+
+
+def makes(settings) -> list[str]:
+    """Files that the stage makes."""
+    return ["manifest.json", *(f"images/{protocol}.npz" for protocol in settings.sample.protocols)]
 
 
 def work(args, settings) -> None:

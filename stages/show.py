@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from mebm import params
-from mebm.errors import MebmError
-from mebm.files import require
+from mebm.errors import MebmError, one_line
+from mebm.files import read_text, require
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,9 +19,9 @@ def main(argv: list[str] | None = None) -> int:
         names = [*settings.tables, f"start_{settings.suite}"]
         tables = [require(args.results / "tables" / f"{name}.md") for name in names]
         for table in tables[: len(settings.tables)]:
-            print(f"\n{table.read_text(encoding='utf-8')}")
+            print(f"\n{read_text(table)}")
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"Tables:  {', '.join(map(str, tables))} (also .csv and .tex)")
     print(f"Report:  {args.results}/{settings.suite}/report.html")

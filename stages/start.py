@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 
 from stages import cli
-from stages.tables import baseline_results, write_table
+from stages.tables import baseline_results, forms, write_table
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("start", __doc__)
     parser.add_argument("--baseline", type=Path, required=True, help="folder with the baselines' records")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda settings: forms(f"start_{settings.name}"))
 
 
 def work(args, settings) -> None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
-from mebm.tables import summarise
+from mebm.tables import Accuracy, Quality, summarise
 from stages import cli
 
 
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    write_json(args.out, summarise(read_json(args.quality), read_json(args.accuracy)))
+    write_json(args.out, summarise(read_json(args.quality, Quality), read_json(args.accuracy, Accuracy)))
 
 
 if __name__ == "__main__":

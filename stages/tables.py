@@ -4,9 +4,23 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_text
-from mebm.tables import CAPTIONS, HELDOUT, INITIAL, Result, make, summarise, to_csv, to_latex, to_markdown
+from mebm.tables import (
+    CAPTIONS,
+    HELDOUT,
+    INITIAL,
+    Hours,
+    Measured,
+    Result,
+    Summary,
+    make,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from stages import cli
 
+FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
 RUN_STAGES = ("train", "import_checkpoint", "sample", "quality", "accuracy", "summary")
 
 
@@ -15,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--summary", type=Path, required=True, help="folder with the runs' summaries")
     parser.add_argument("--baseline", type=Path, required=True, help="folder with the baselines' records")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, lambda settings: forms(settings.name))
 
 
 def work(args, settings) -> None:
@@ -27,7 +41,7 @@ def work(args, settings) -> None:
 
 def _run_result(args, name: str, run: dict) -> Result:
     path = args.summary / f"{name}.json"
-    summary = read_json(path) if path.is_file() else None
+    summary = read_json(path, Summary) if path.is_file() else None
     reason = "" if summary else cli.last_error(args.logs, RUN_STAGES, name) or "not run"
     time = args.logs / f"time.{name}.json"
     return Result(
@@ -39,7 +53,7 @@ def _run_result(args, name: str, run: dict) -> Result:
         run["n_steps"],
         run["classifies"],
         tuple(run["protocols"]),
-        read_json(time)["hours"] if time.is_file() else None,
+        read_json(time, Hours)["hours"] if time.is_file() else None,
     )
 
 
@@ -49,15 +63,20 @@ def baseline_results(folder: Path, datasets: dict[str, str]) -> list[Result]:
     for dataset in datasets:
         for name, label in (("initial", INITIAL), ("heldout", HELDOUT)):
             path = folder / dataset / f"{name}.json"
-            summary = summarise({"full": read_json(path)}) if path.is_file() else None
+            summary = summarise({"full": read_json(path, Measured)}) if path.is_file() else None
             results.append(Result(dataset, label, summary, False, "" if summary else "not run"))
     return results
+
+
+def forms(name: str) -> list[str]:
+    """The files of a table."""
+    return [f"{name}.{suffix}" for suffix in FORMS]
 
 
 def write_table(stem: Path, table: str, results: list[Result], settings) -> None:
     """Write a table in its three forms."""
     content = make(table, results, settings.datasets, settings.tables.digits)
-    for suffix, render in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
+    for suffix, render in FORMS.items():
         write_text(stem.with_name(f"{stem.name}.{suffix}"), render(content, CAPTIONS[table]))
 
 

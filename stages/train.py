@@ -21,7 +21,7 @@ from mebm.cost import estimate
 from mebm.data import check_labels, load_images, save_images, unit_to_bytes
 from mebm.devices import claim
 from mebm.errors import DataError, Diverged, ParamsError
-from mebm.files import read_json, sha256, write_json, write_text
+from mebm.files import read_json, replacing, sha256, write_json, write_text
 from mebm.gaussian import load_init
 from mebm.images import save_grid
 from mebm.state import ROOT, StateStore, run_key
@@ -38,7 +38,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--state", type=Path, default=ROOT, help="folder of saved states (%(default)s)")
     parser.add_argument("--restart", action="store_true", help="drop the saved state and start over")
-    return cli.execute(parser, argv, work)
+    return cli.execute(parser, argv, work, makes)
+
+
+def makes(settings) -> list[str]:
+    """Files of the outputs, by which a command run by hand knows its own."""
+    train = settings.train
+    epochs = sorted({*range(0, train.epochs + 1, train.grid_every), train.epochs})
+    looks = [f"{f}/epoch_{e:04d}.{s}" for e in epochs for f, s in (("grids", "png"), ("snapshots", "npz"))]
+    return ["checkpoint.pt", "provenance.json", "log.csv", "epochs.csv", *looks]
 
 
 def work(args, settings) -> None:
@@ -159,15 +167,15 @@ class _Record:
         write_text(self._args.out / "log.csv", _csv(trained.rows))
         write_text(self._args.out / "epochs.csv", _csv(trained.epochs, EPOCH_COLUMNS))
         for name, check in (("grids", _check_picture), ("snapshots", load_images)):
-            shutil.rmtree(self._args.out / name, ignore_errors=True)
-            (self._args.out / name).mkdir(parents=True)
+            (self._args.out / name).mkdir(parents=True, exist_ok=True)
             for path in sorted((self._folder / name).glob("epoch_*")):
                 try:
                     check(path)
                 except (DataError, OSError, SyntaxError):  # no training number depends on it
                     cli.log.info("%s: warning: %s is damaged and left out", self._name, path)
                     continue
-                shutil.copyfile(path, self._args.out / name / path.name)
+                with replacing(self._args.out / name / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
         # Beside the log and not among the artifacts: a time is never the same twice.
         write_json(self._args.logs / f"time.{self._name}.json", {"hours": self._seconds() / 3600})
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mebm.archive import verify
-from mebm.errors import MebmError
+from mebm.errors import MebmError, one_line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         files, confirmed, outside = verify(args.file)
     except MebmError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"{args.file}: {files} files are whole; {len(confirmed)} outputs are what dvc.lock recorded")
     print(f"{len(outside)} more are recorded there and not in the bundle (weights, chains, data):")

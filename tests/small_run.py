@@ -85,4 +85,5 @@ class SmallRun:
     def files(self, out: str = "out") -> dict[str, bytes]:
         """Contents of everything that the stage wrote, by path."""
         folder = self.folder / out
-        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".mebm.")]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in found}

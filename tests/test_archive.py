@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from mebm import archive as archive_module
 from mebm.archive import bundle, md5, verify
 from mebm.errors import DataError
 from mebm.pipeline import Job
@@ -101,6 +103,9 @@ def rewritten(path: Path, change: dict[str, bytes | None], sums: bool = False) -
     return path
 
 
+OUTSIDE = ("../x", "results/../../x", "/etc/passwd", "C:/x", "..\\x", "a/./b", "results//x", "folder/")
+
+
 @pytest.mark.parametrize(
     ("change", "sums", "message"),
     [
@@ -116,6 +121,15 @@ def rewritten(path: Path, change: dict[str, bytes | None], sums: bool = False) -
         ({"SHA256SUMS": None}, False, "is no bundle of a suite"),
         ({"dvc.lock": b"stages: {params: {outs: [{path: a, md5: 1}]}}"}, True, "is no bundle of a suite"),
         ({"dvc.lock": b"["}, True, "is no bundle of a suite"),
+        ({"dvc.lock": b"[" * 100_000}, True, "is no bundle of a suite"),
+        ({"dvc.lock": b"\xff"}, True, "is no bundle of a suite"),
+        *(({name: b""}, True, f"names {name!r}, which lies outside the project") for name in OUTSIDE),
+        ({"a\x1b[2J": b""}, True, "names 'a\\x1b[2J', which lies outside the project"),
+        (
+            {"dvc.lock": b"stages: {params: {deps: [{path: params.yaml, md5: a}], outs: [{path: ../../x, md5: a}]}}"},
+            True,
+            "names '../../x', which lies outside the project",
+        ),
     ],
 )
 def test_damage_is_found_and_named(made, capsys, change, sums, message):
@@ -124,6 +138,43 @@ def test_damage_is_found_and_named(made, capsys, change, sums, message):
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_link_in_a_bundle_is_refused(made, capsys):
+    with zipfile.ZipFile(made, "a") as archive:
+        entry = zipfile.ZipInfo("results/link")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/passwd")
+    assert stage.main([str(made)]) == 1
+    message = "results/link is no regular file, such as a link; do not unpack it"
+    assert capsys.readouterr().err == f"error: {made}: {message}\n"
+
+
+def test_a_bundle_that_would_unpack_without_end(made, project, tmp_path, capsys, monkeypatch):
+    rewritten(made, {"results/zeros.csv": bytes(10**6)}, True)
+    monkeypatch.setattr(archive_module, "LARGEST", 10**5)
+    assert stage.main([str(made)]) == 1
+    error = capsys.readouterr().err
+    assert f"{made}: would unpack to 1" in error
+    assert error.count("\n") == 1
+    (project[0] / "results" / "tables" / "demo.md").write_bytes(bytes(10**6))
+    with pytest.raises(DataError, match="more than the 100000 that `verify` reads"):
+        bundle(*project, {}, tmp_path / "large.zip")
+    assert not (tmp_path / "large.zip").exists()
+
+
+@pytest.mark.parametrize("content", [b"my thesis", b"PK\x03\x04", None])
+def test_only_a_bundle_is_replaced_by_one(project, made, tmp_path, content):
+    bundle(*project, {"python": "3.12"}, made)  # over the one before
+    path = tmp_path / "thesis.zip"
+    if content is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("chapter.txt", "one")
+        content = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"thesis\.zip: is there already and is no bundle"):
+        bundle(*project, {}, path)
+    assert path.read_bytes() == content
 
 
 def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Checkpoints come back as they were, or not at all."""
 
+import argparse
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from mebm.checkpoint import Checkpoint, from_release_state, load_checkpoint, read_release, save_checkpoint
 from mebm.energy import build_model
 from mebm.errors import CheckpointError, DataError
+from mebm.features import FeatureClassifier, load_network, save_network
 
 ORACLE = Path(__file__).parent / "oracle"
 ARCHITECTURE = {"depth": 10, "width": 1, "head": "energy", "norm": "batch", "dropout": 0.0}
@@ -143,3 +146,177 @@ def test_weights_that_do_not_fit_are_said_in_one_whole_sentence(checkpoint, tmp_
     rewritten(tmp_path / "a.pt", n_classes=3)
     with pytest.raises(CheckpointError, match=r"its weights do not fit its own settings; give another file, or train"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+class Other:
+    """An object that a checkpoint may hold beside its weights."""
+
+
+def change(**values):
+    return lambda record: {**record, **values}
+
+
+def weights(**values):
+    return lambda record: {**record, "model_state_dict": {**record["model_state_dict"], **values}}
+
+
+def settings(**values):
+    return lambda record: {**record, "train": {**record["train"], **values}}
+
+
+ODD_VALUES = (None, "text", -1, 2.5, True, [], {}, [1, 2], {"a": 1}, torch.zeros(2), torch.zeros(()), 10**30)
+KEYS = (
+    "format",
+    "version",
+    "train",
+    "shape",
+    "n_classes",
+    "iterations",
+    "restarts",
+    "model_state_dict",
+    "replay_buffer",
+)
+ODD = [
+    *(change(**{key: value}) for key in KEYS for value in ODD_VALUES),
+    *(lambda record, key=key: {k: v for k, v in record.items() if k != key} for key in KEYS),
+    *(
+        change(shape=shape)
+        for shape in ((1, 8), (1, 8, 9), (2, 8, 8), (1, 0, 0), (1, -8, -8), (1, 10**9, 10**9), (1.0, 8, 8))
+    ),
+    *(change(n_classes=n) for n in (10**9, 2**70, 0, 11)),
+    *(change(iterations=n) for n in (-1, 2**70, 1.0)),
+    *(
+        settings(**{key: v})
+        for key in ARCHITECTURE
+        for v in (None, "x", -1, 10**9, [1], torch.zeros(2), float("nan"), {})
+    ),
+    *(settings(depth=depth) for depth in (11, 1006, 10**12)),
+    *(settings(**{key: v}) for key in ("pyx_weight", "seed", "step_size", "init") for v in (None, "x", [1], -1)),
+    settings(width=1000),
+    *(weights(**{"energy_head.bias": v}) for v in (None, 1, "x", [0.0], torch.zeros(3), torch.zeros(1).to_sparse())),
+    weights(**{"energy_head.bias": torch.zeros(1, dtype=torch.complex64)}),
+    weights(**{"energy_head.bias": torch.zeros(1, dtype=torch.int64)}),
+    weights(**{"energy_head.weight": torch.zeros(1, 1).expand(1, 64)}),
+    weights(more=torch.zeros(1)),
+    lambda record: {**record, "model_state_dict": dict(list(record["model_state_dict"].items())[1:])},
+    lambda record: {**record, "model_state_dict": {1: torch.zeros(1), **record["model_state_dict"]}},
+    lambda record: {**record, "model_state_dict": list(record["model_state_dict"].values())},
+    change(replay_buffer=torch.zeros(0, 1, 8, 8)),
+    change(replay_buffer=torch.zeros(6, 1, 8, 8, dtype=torch.uint8)),
+    change(replay_buffer=torch.zeros(6, 1, 8, 8, dtype=torch.bool)),
+    change(replay_buffer=torch.zeros(6, 1, 8, 8, dtype=torch.complex64)),
+    change(replay_buffer=torch.zeros(6, 1, 8, 8).to_sparse()),
+    change(replay_buffer=torch.zeros(1, 1, 1, 1).expand(10**9, 1, 8, 8)),
+    change(replay_buffer=torch.zeros(6, 64)),
+    change(replay_buffer=[torch.zeros(1, 8, 8)] * 6),
+    lambda record: list(record.values()),
+    lambda record: record["replay_buffer"],
+    lambda _: None,
+    lambda _: 7,
+    lambda _: {1: 2},
+]
+
+
+def one_line_of(path, call) -> str:
+    with pytest.raises(CheckpointError) as error:
+        call()
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    assert len(text) < len(str(path)) + 300
+    return text
+
+
+@pytest.mark.parametrize("number", range(len(ODD)))
+def test_an_odd_checkpoint_ends_in_one_line(checkpoint, tmp_path, number):
+    path = tmp_path / "odd.pt"
+    save_checkpoint(path, checkpoint)
+    torch.save(ODD[number](torch.load(path, weights_only=True)), path)
+    one_line_of(path, lambda: load_checkpoint(path))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_an_object_of_a_class_is_told_apart_from_damage(checkpoint, release, tmp_path, legacy):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint)
+    ours = torch.load(path, weights_only=True)
+    for record, load in (
+        (ours, lambda: load_checkpoint(path)),
+        (release, lambda: read_release(path, dict(ARCHITECTURE), (3, 32, 32), 10)),
+    ):
+        for value, name in ((argparse.Namespace(lr=0.1), "argparse.Namespace"), (Other(), f"{__name__}.Other")):
+            torch.save({**record, "args": value}, path, _use_new_zipfile_serialization=not legacy)
+            assert f"holds an object of class {name}, which is not loaded" in one_line_of(path, load)
+
+
+def test_a_setting_that_is_needed_and_not_there_is_named(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert one_line_of(tmp_path / "a.pt", lambda: loaded.train["seed"]).endswith(
+        "lacks the setting train.seed; give another file, or train the run again"
+    )
+    save_checkpoint(tmp_path / "b.pt", loaded)  # with plain settings
+    assert load_checkpoint(tmp_path / "b.pt").train == ARCHITECTURE
+
+
+RELEASE_ODD = [
+    *(change(**{key: value}) for key in ("model_state_dict", "replay_buffer") for value in ODD_VALUES),
+    *(weights(**{"energy_output.bias": v}) for v in (None, 1, "x", [0.0], torch.zeros(()), torch.zeros(1).to_sparse())),
+    weights(**{"class_output.weight": torch.zeros(1, 1).expand(10**9, 64)}),
+    weights(**{"class_output.weight": torch.zeros(())}),
+    weights(**{"module.energy_output.bias": torch.zeros(1)}),
+    lambda record: {**record, "model_state_dict": {1: torch.zeros(1), **record["model_state_dict"]}},
+    change(replay_buffer=torch.zeros(0, 3, 32, 32)),
+    change(replay_buffer=torch.zeros(2, 3, 32, 32, dtype=torch.uint8)),
+    change(replay_buffer=torch.zeros(1, 1, 1, 1).expand(10**9, 3, 32, 32)),
+    change(replay_buffer=torch.full((2, 3, 32, 32), float("nan"))),
+    lambda record: list(record.values()),
+    lambda _: None,
+]
+
+
+@pytest.mark.parametrize("n_classes", [0, 10])
+@pytest.mark.parametrize("number", range(len(RELEASE_ODD)))
+def test_an_odd_checkpoint_of_the_release_ends_in_one_line(release, tmp_path, number, n_classes):
+    path = tmp_path / "r.pt"
+    torch.save(RELEASE_ODD[number](release), path)
+    one_line_of(path, lambda: read_release(path, dict(ARCHITECTURE), (3, 32, 32), n_classes))
+
+
+def test_a_checkpoint_that_would_unpack_without_end(checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, checkpoint)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    monkeypatch.setattr("mebm.files.UNPACKED", 10**5)
+    with pytest.raises(DataError, match=r"a\.pt: would unpack to \d+ bytes"):
+        load_checkpoint(path)
+
+
+NETWORK = {"format": "mebm feature network", "network": "classifier", "channels": 1, "n_classes": 3, "width": 2}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(change(**{key: value}) for key in (*NETWORK, "model_state_dict") for value in ODD_VALUES),
+        *(change(**{key: value}) for key in ("channels", "n_classes", "width") for value in (0, 10**5, 10**9)),
+        *(lambda record, key=key: {k: v for k, v in record.items() if k != key} for key in NETWORK if key != "network"),
+        weights(**{"head.bias": [0.0]}),
+        weights(**{"head.bias": torch.zeros(3, dtype=torch.int32)}),
+        change(network="inception"),
+        change(network="inception", preprocessing="tf1", weights_sha256=5),
+        lambda _: [1],
+        lambda record: {**record, "args": argparse.Namespace()},
+    ],
+)
+def test_an_odd_feature_network_ends_in_one_line(tmp_path, odd):
+    path = tmp_path / "features.pt"
+    save_network(path, FeatureClassifier(1, 3, 2))
+    record = torch.load(path, weights_only=True)
+    assert {key: record[key] for key in NETWORK} == NETWORK
+    torch.save(odd(record), path)
+    one_line_of(path, lambda: load_network(path))

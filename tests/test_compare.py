@@ -200,8 +200,18 @@ def test_the_command_prints_and_writes(versions, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "train.n_steps" in printed
     assert "beyond, better" in printed
-    made = {path.name for path in (tmp_path / "out").iterdir()}
+    made = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".mebm.")}
     assert made == {"compare.md", "compare.html", "one.a.png", "one.b.png", "two.a.png", "two.b.png"}
+
+
+def test_files_of_others_in_the_folder_stay(versions, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(versions)
+    (tmp_path / "one.a.png").write_text("mine")
+    assert stage.main(["a", "b", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'one.a.png'}: is there already")
+    assert error.count("\n") == 1
+    assert [(path.name, path.read_text()) for path in tmp_path.glob("*.*")] == [("one.a.png", "mine")]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Downloads from a server that misbehaves: what arrives wrong is not kept, and the message says what to do by hand."""
 
+import contextlib
 import hashlib
 import http.server
 import threading
@@ -15,7 +16,7 @@ CHECKSUM = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers by path: /good, /truncated, /html, /missing, /slow."""
+    """Answers by path: /good, /truncated, /html, /missing, /slow, /endless."""
 
     requests: list[str] = []
 
@@ -23,6 +24,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.requests.append(self.path)
         if self.path.startswith("/missing"):
             self.send_error(404)
+            return
+        if self.path.startswith("/endless"):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the other side has had enough
+                while not self.server.stop.is_set():
+                    self.wfile.write(CONTENT)
             return
         body = b"<!DOCTYPE html><title>please log in</title>" if self.path.startswith("/html") else CONTENT
         self.send_response(200)
@@ -69,10 +77,12 @@ def test_a_good_file_is_downloaded_once(server, tmp_path):
         ("/html", "it is a web page, not the file, so it was not kept"),
         ("/missing", "404"),
         ("/slow", "could not be downloaded"),
+        ("/endless", "has sent more than the 1000000 bytes that are taken, so it was not kept"),
     ],
 )
 def test_what_arrives_wrong_is_not_kept(server, tmp_path, monkeypatch, path, message):
     monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "LARGEST", 10**6)
     file = RemoteFile("set.bin", f"{server}{path}", CHECKSUM)
     with pytest.raises(DataError) as error:
         obtain(file, tmp_path)

@@ -193,7 +193,7 @@ def test_a_uniform_start_needs_no_gaussian(run):
 
 def test_the_seed_decides_everything(run):
     folders = [run(str(i), "--seed", seed)[1] for i, seed in enumerate(("3", "3", "4"))]
-    files = [{path.name: path.read_bytes() for path in folder.rglob("*.*")} for folder in folders]
+    files = [{path.name: path.read_bytes() for path in folder.rglob("[!.]*.*")} for folder in folders]
     assert files[0] == files[1]
     assert len(files[0]) == 4
     assert all(files[0][name] != files[2][name] for name in files[0])

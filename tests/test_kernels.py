@@ -252,6 +252,30 @@ def test_without_a_compiler(monkeypatch, tmp_path):
 
 
 @needs_compiler
+@pytest.mark.parametrize("damage", ["half", "empty", "changed"])
+def test_a_damaged_library_is_built_again(monkeypatch, tmp_path, damage):
+    """Half of one would end the process with a bus error."""
+    source = tmp_path / "kernels.cpp"
+    names = [f"{name}_{kind}" for kind in ("float", "bf16") for name in ("winograd", "winograd_weight", "norm_act")]
+    names += ["norm_act_back_float", "norm_act_back_bf16"]
+    source.write_text("".join(f'extern "C" int {name}() {{ return 7; }}\n' for name in names))
+    monkeypatch.setattr(kernels, "SOURCE", source)
+    monkeypatch.setattr(kernels, "FLAGS", ("-shared", "-fPIC"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.library.__wrapped__()
+    (path,) = (tmp_path / "mebm").iterdir()
+    whole = path.read_bytes()
+    path.unlink()  # another file: the one before is in use by this process
+    path.write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "changed": whole[:-1] + b"x"}[damage])
+    assert kernels.library.__wrapped__().winograd_float.argtypes
+    (path,) = (tmp_path / "mebm").iterdir()
+    assert path.read_bytes() == whole
+    time = path.stat().st_mtime_ns
+    kernels.library.__wrapped__()
+    assert path.stat().st_mtime_ns == time  # a whole one is taken as it is
+
+
+@needs_compiler
 def test_too_few_values_are_an_error_as_they_are_for_pytorch():
     model = nn.Sequential(nn.BatchNorm2d(16))
     kernels.use_native(model)

@@ -213,7 +213,8 @@ def record(folder: Path) -> dict:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".mebm.")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def test_what_the_stage_writes(run, tmp_path):
@@ -288,6 +289,20 @@ def test_a_shorter_run_into_the_same_folder_leaves_no_old_picture_and_no_foreign
     assert run("--steps", 2, "--png-images", 0) == 0
     assert {path.name for path in figures.iterdir()} == {"steps_0000.png", "steps_0002.png", "curve.svg", "mine.png"}
     assert [path.name for path in images.iterdir()] == ["holiday.png"]
+
+
+def test_pictures_of_others_are_neither_removed_nor_replaced(run, tmp_path, capsys):
+    folder = tmp_path / "out" / "images"
+    folder.mkdir(parents=True)
+    for index in range(60):
+        (folder / f"{index:05d}.png").write_text(f"holiday {index}")
+    assert run("--png-images", 3) == 1
+    assert f"{folder / '00000.png'}: is there already" in error_line(capsys.readouterr().err)
+    assert [path.read_text() for path in sorted(folder.iterdir())] == [f"holiday {index}" for index in range(60)]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
+    assert run("--png-images", 0) == 0
+    assert run("--png-images", 0, "--steps", 2) == 0
+    assert [path.read_text() for path in sorted(folder.iterdir())] == [f"holiday {index}" for index in range(60)]
 
 
 def test_no_single_pictures_still_make_their_folder(run, tmp_path):

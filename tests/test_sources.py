@@ -2,6 +2,13 @@
 
 import os
 import pickle
+import resource
+import socket
+import struct
+import subprocess
+import tarfile
+import zipfile
+import zlib
 
 import archives
 import numpy as np
@@ -193,6 +200,116 @@ def test_damaged_archives(made, tmp_path):
         made("svhn")
 
 
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "TIFF", "PPM", "ICO", "PDF"])
+@pytest.mark.parametrize("name", ["a.png", "class/a.jpg"])
+def test_a_picture_of_another_format_is_not_decoded_whatever_its_name(made, tmp_path, monkeypatch, kind, name):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(archives.encode(TRAIN[0], kind))
+    with pytest.raises(DataError, match=rf"{path}: is not a readable picture \(no PNG, JPEG, WebP or BMP\)"):
+        made("image_folder", n_source=None, path=str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_a_picture_of_an_accepted_format_is_read_under_the_name_of_another(made, tmp_path, kind):
+    archives.folder(tmp_path / "mine", TRAIN[:4])
+    (tmp_path / "mine" / "00000.png").write_bytes(archives.encode(TRAIN[0], kind))
+    train, _, _ = made("image_folder", n_source=None, path=str(tmp_path / "mine"), n_test=0)
+    assert abs(train.images[0].numpy().astype(int) - TRAIN[0]).mean() < 6
+
+
+def large_png(side: int) -> bytes:
+    """A PNG that says it is that large, and is not."""
+    content = archives.encode(TRAIN[0], "PNG")
+    header = b"IHDR" + struct.pack(">II", side, side) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (large_png(10_000), "has more than 89478485 pixels"),
+        (large_png(50_000), "has more than 89478485 pixels"),
+        (large_png(2**31 - 1), "has more than 89478485 pixels"),
+        (large_png(64), "is not a readable picture"),
+        (b"", "is not a readable picture"),
+        (archives.encode(TRAIN[0], "PNG")[:60], "is not a readable picture"),
+        (archives.encode(TRAIN[0], "JPEG")[:60], "is not a readable picture"),
+        (archives.encode(TRAIN[0], "WEBP")[:60], "is not a readable picture"),
+        (archives.encode(TRAIN[0], "BMP")[:60], "is not a readable picture"),
+    ],
+)
+def test_pictures_that_are_too_large_or_damaged(made, tmp_path, content, message):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.png: {message}") as error:
+        made("image_folder", n_source=None, path=str(tmp_path / "mine"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "dangling link", "link to a device", "huge"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_is_no_file_is_no_picture_and_nothing_waits(made, tmp_path, monkeypatch, kind, inside):
+    folder = archives.folder(tmp_path / "mine", TRAIN[:4], 1 if inside else 0)
+    path = next(folder.rglob("*.png")).with_name("zz.png")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        monkeypatch.chdir(path.parent)  # the path of a socket is short
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    elif kind == "huge":
+        with open(path, "wb") as file:
+            file.truncate(2**40)
+    else:
+        path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "none")
+    with pytest.raises(DataError, match=rf"{path}: (is no regular file|has more than)"):
+        made("image_folder", n_source=None, path=str(folder))
+
+
+def test_a_folder_named_as_a_picture_is_a_class(made, tmp_path):
+    for name in ("cats.png", "dogs"):
+        archives.folder(tmp_path / "mine" / name, TRAIN[:4])
+    _, _, manifest = made("image_folder", n_source=None, path=str(tmp_path / "mine"), n_test=2)
+    assert manifest["labels"] == ["cats.png", "dogs"]
+
+
+def test_archives_that_would_unpack_without_end(made, tmp_path, monkeypatch):
+    downloads = tmp_path / "downloads"
+    for module in ("mebm.sources", "mebm.files"):
+        monkeypatch.setattr(f"{module}.UNPACKED", 10**5)
+    archives.cifar(downloads / "cifar-10-python.tar.gz", TRAIN, TEST, 10, False, {"batches.meta": bytes(10**6)})
+    archives.cifar(downloads / "cifar-100-python.tar.gz", TRAIN, TEST, 10, True, {"padding": bytes(10**7)})
+    for part in ("train", "test"):
+        archives.svhn(downloads / f"{part}_32x32.mat", archives.pictures(60))
+    for name in ("Imagenet32_train_npz.zip", "Imagenet32_val_npz.zip", "tiny-imagenet-200.zip"):
+        with zipfile.ZipFile(downloads / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member in ("train_data_batch_1.npz", "val_data.npz", "tiny-imagenet-200/wnids.txt"):
+                archive.writestr(member, bytes(10**6))
+    for source, name in (
+        ("cifar10", "cifar-10-python"),
+        ("cifar100", "cifar-100-python"),
+        ("svhn", "train_32x32"),
+        ("imagenet32", "Imagenet32_train_npz"),
+        ("tiny_imagenet", "tiny-imagenet-200"),
+    ):
+        with pytest.raises(DataError, match=rf"{name}.*(unpacks? to|holds more than)") as error:
+            made(source, image_size=64 if source == "tiny_imagenet" else 32)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_members_of_an_archive_that_are_no_files(made, tmp_path, kind):
+    with tarfile.open(tmp_path / "downloads" / "cifar-10-python.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("cifar-10-batches-py/batches.meta")
+        info.type = kind
+        info.linkname = info.name
+        archive.addfile(info)
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: .*batches\.meta is no file"):
+        made("cifar10")
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path
@@ -227,6 +344,60 @@ def test_pickles_that_are_none():
     ):
         with pytest.raises(DataError, match=message):
             load_batch(content, "x")
+
+
+def hashes_for_ever() -> bytes:
+    """A dictionary whose key is a tuple of two of the same tuple, and so on 60 times."""
+    return pickle.PROTO + b"\x02}" + b"K\x01\x85q\x00" + b"h\x00\x86q\x00" * 60 + b"K\x01s."
+
+
+ND, DT = "cnumpy\nndarray\n", "cnumpy\ndtype\n(S'u1'\nI0\nI1\ntR"
+EMPTY = f"cnumpy.core.multiarray\n_reconstruct\n({ND}(I0\ntS'b'\ntR"
+PICKLE_BOMBS = {
+    "memo": b"\x80\x02}r\xff\xff\xff\x7fN.",
+    "key": hashes_for_ever(),
+    "set": b"\x80\x04\x8f(K\x01\x90.",
+    "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
+    "bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b".",
+    "frame": b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b".",
+    "ndarray": f"{ND}((I1000000\nI1000000\nttR.".encode(),
+    "array of more than it has": f"{EMPTY}(I1\n(I1000000\nI3072\nt{DT}I00\nS'abc'\ntb.".encode(),
+    "array of less than none": f"{EMPTY}(I1\n(I-1\nI-3\nt{DT}I00\nS'abc'\ntb.".encode(),
+    "wide type": b"cnumpy\ndtype\n(S'V2147483647'\nI0\nI1\ntR.",
+    "state of a function": b"c_codecs\nencode\n(dS'a'\nI1\nsb.",
+    "state of a class": f"{ND}(dS'a'\nI1\nsb.".encode(),
+    "extension": b"\x80\x02\x82\x01.",
+    "persistent": b"Pabc\n.",
+}
+
+
+@pytest.mark.parametrize("name", PICKLE_BOMBS)
+def test_pickles_take_no_more_than_they_hold(name):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"^x: is not a readable pickle") as error:
+        load_batch(PICKLE_BOMBS[name] if name != "memo" else PICKLE_BOMBS[name][:-2], "x")
+    assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_labels_within_labels_are_not_unfolded(made, tmp_path):
+    labels: list = [1]
+    for _ in range(60):
+        labels = [labels, labels]
+    archives.imagenet32(tmp_path / "downloads", TRAIN, TEST, "pickle", labels=labels)
+    with pytest.raises(DataError, match="labels are a list, expected 2 integers"):
+        made("imagenet32")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<i4", ">i4", "<f8", "|u1", "|b1"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_any_order_and_number_are_read(order, kind, protocol):
+    array = np.asarray(np.arange(6).reshape(2, 3), kind, order)
+    loaded = load_batch(pickle.dumps({"data": array, "transposed": array.T}, protocol=protocol), "x")
+    assert np.array_equal(loaded["data"], array)
+    assert np.array_equal(loaded["transposed"], array.T)
+    assert loaded["data"].dtype == array.dtype
 
 
 def test_published_files_have_https_or_known_addresses_and_checksums():

@@ -19,15 +19,22 @@ from mebm.records import write
 from stages import (
     accuracy,
     baseline,
+    calibration,
     cost,
     curves,
     dataset,
+    embedding,
     features,
     gaussian,
+    generate,
     metrics,
+    neighbours,
+    ood,
     params,
+    pictures,
     quality,
     reference,
+    robustness,
     sample,
     show,
     start,
@@ -187,6 +194,36 @@ def test_checkpoint_that_is_a_pickle_is_not_executed(made, run_stage, tmp_path):
     assert status == 1
     assert "bomb.pt" in error_line(err)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_weights_that_are_no_numbers_end_in_one_line(made, run_stage, tmp_path, value):
+    """A run that diverged may be looked at, but no stage ends in a traceback."""
+    checkpoint = torch.load(made / "results" / "mjem" / "train" / "checkpoint.pt", weights_only=True)
+    for weights in checkpoint["model_state_dict"].values():
+        if weights.is_floating_point():
+            weights.fill_(value)
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    data = made / "data"
+    paths = {"checkpoint": tmp_path / "nan.pt", "gaussian": data / "gaussian.npz", "features": data / "features.pt"}
+    paths |= {"train": data / "train.npz", "test": data / "test.npz", "reference": data / "reference.npz"}
+    paths |= {"compared": tmp_path, "grid": tmp_path / "grid.png", "sets": "[]"}
+    reads = {
+        sample: ("grid",),
+        accuracy: ("test",),
+        generate: ("gaussian", "features", "reference"),
+        pictures: (),
+        neighbours: ("train", "features"),
+        embedding: ("train", "gaussian"),
+        ood: ("test", "compared", "sets"),
+        calibration: ("test",),
+        robustness: ("test",),
+    }
+    for stage, keys in reads.items():
+        out = tmp_path / f"{stage.__name__}.json" if stage is accuracy else tmp_path / stage.__name__
+        options = [word for key in ("checkpoint", *keys) for word in (f"--{key}", paths[key])]
+        status, err = run_stage(stage, "--run", "mjem", *options, "--out", out)
+        assert status == 0 or "finite" in error_line(err), (stage.__name__, err)
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,36 @@ def test_summary_takes_what_tables_need():
         summarise({"full": {}})
 
 
-def test_latex_reads_a_methods_name_as_text():
-    table = pd.DataFrame([("x", r"M-EBM, $\alpha$ {a_b} ~ 2^3")], columns=["data set", "method"])
-    line = next(line for line in to_latex(table, "c").splitlines() if line.startswith("x &"))
-    written = r"M-EBM, \$\textbackslash{}alpha\$ \{a\_b\} \textasciitilde{} 2\textasciicircum{}3"
-    assert line == rf"x & {written} \\"
+ODD_NAMES = {
+    # text: as CSV, Markdown and LaTeX have it
+    "=HYPERLINK(1)": ("'=HYPERLINK(1)", "=HYPERLINK(1)", "=HYPERLINK(1)"),
+    "+1-800": ("'+1-800", "+1-800", "+1-800"),
+    "-cmd": ("'-cmd", "-cmd", "-cmd"),
+    "@SUM": ("'@SUM", "@SUM", "@SUM"),
+    "\t=1": ("'=1", "=1", " =1"),
+    "\r=1": ("'=1", "=1", " =1"),
+    "+1.25": ("+1.25", "+1.25", "+1.25"),
+    "-0.50 ± 0.10": ("-0.50 ± 0.10", "-0.50 ± 0.10", r"-0.50 $\pm$ 0.10"),
+    "a|b": ("a|b", r"a\|b", r"a\textbar{}b"),
+    "a\nb": ("a b", "a b", "a b"),
+    "<b>&amp;": ("<b>&amp;", r"\<b\>\&amp;", r"\textless{}b\textgreater{}\&amp;"),
+    "*a* `b`": ("*a* `b`", r"\*a\* \`b\`", "{*}a{*} `b`"),
+    "[x](http://y)": ("[x](http://y)", r"\[x\](http://y)", "{[}x{]}(http://y)"),
+    "_a_ b_c": ("_a_ b_c", r"\_a\_ b_c", r"\_a\_ b\_c"),
+    r"\input{/etc/passwd}": (
+        r"\input{/etc/passwd}",
+        r"\\input{/etc/passwd}",
+        r"\textbackslash{}input\{/etc/passwd\}",
+    ),
+    "$x^2~#%": ("$x^2~#%", r"\$x^2\~#%", r"\$x\textasciicircum{}2\textasciitilde{}\#\%"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_no_text_is_a_formula_markup_or_a_command(name):
+    table = make("demo", [Result("mnist", name, summary(1.0), True)], {"mnist": "mnist"}, 2)
+    as_csv, as_markdown, as_latex = ODD_NAMES[name]
+    assert pd.read_csv(io.StringIO(to_csv(table)), dtype=str)["method"].tolist() == [as_csv]
+    assert to_csv(table).count("\n") == 2
+    assert to_markdown(table, "caption").splitlines()[2].startswith(f"| mnist | {as_markdown} | 1.00 | 8.00 |")
+    assert f"mnist & {as_latex} & 1.00 & 8.00 &" in to_latex(table, "caption")
