@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mebm.errors import ParamsError
-from mebm.files import replacing
+from mebm.files import own_folder, replacing
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
@@ -53,16 +53,17 @@ def library() -> ctypes.CDLL:
     if not compiler:
         raise ParamsError("train.kernels is native, but there is no C++ compiler; install g++, or set it to torch")
     cpu = Path("/proc/cpuinfo")
-    machine = cpu.read_text().split("\n\n")[0] if cpu.is_file() else platform.processor()
+    text = cpu.read_text(encoding="utf-8", errors="replace") if cpu.is_file() else platform.processor()
+    machine = text.split("\n\n")[0]
     machine = "\n".join(line for line in machine.splitlines() if not line.startswith(("cpu MHz", "bogomips")))
-    key = hashlib.sha256("\n".join([SOURCE.read_text(), *FLAGS, compiler, machine]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mebm"
-    path = folder / f"kernels-{key}.so"
+    made_of = [SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler, machine]
+    key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
+    path = own_folder("kernels") / f"{key}.so"
     if not path.is_file():
         with replacing(path) as temporary:
             command = [*shlex.split(compiler), *FLAGS, str(SOURCE), "-o", str(temporary)]
             try:
-                subprocess.run(command, capture_output=True, text=True, check=True)
+                subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 reason = " ".join((getattr(error, "stderr", "") or str(error)).split())[:200]
                 raise ParamsError(

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from mebm import params
 from mebm.errors import MebmError, ParamsError, Stopped
 from mebm.pipeline import Graph
+from stages import Interrupted
 
 KINDS = {
     "dataset": params.DATASET_STAGES | params.COMPARED_STAGES,
@@ -96,8 +97,9 @@ def execute(
 ) -> int:
     """Parse, check the whole parameter file, and call work(args, settings). Returns the exit status.
 
-    0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. Anything that is not
-    an error of the project's own keeps its traceback, except running out of memory or a failing disk.
+    0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. 130, 143: SIGINT or
+    SIGTERM came. Anything that is not an error of the project's own keeps its traceback, except running out of memory
+    or a failing disk.
     """
     args = arguments.parse_args(argv)
     try:
@@ -117,6 +119,9 @@ def execute(
         return _fail(f"{error}; run the same command to go on", 130)
     except MebmError as error:
         return _fail(error, 1)
+    except Interrupted as stop:  # which was told on stderr when it came
+        _note("error: interrupted")
+        return stop.code
     except MemoryError:
         return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
     except OSError as error:
@@ -212,7 +217,8 @@ def _open_log(path: Path) -> None:
         return
     log.setLevel(logging.INFO)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(path, mode="w", encoding="utf-8")):
+    file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    for handler in (logging.StreamHandler(sys.stderr), file):
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         log.addHandler(handler)
 
@@ -220,11 +226,16 @@ def _open_log(path: Path) -> None:
 def _fail(error: object, status: int) -> int:
     line = re.sub(r"\s+", " ", str(error)).strip()
     print(f"error: {line}" if _rank() == "0" else f"rank {_rank()}: error: {line}", file=sys.stderr)
+    _note(f"error: {line}")
+    return status
+
+
+def _note(line: str) -> None:
+    """A line in the log file only."""
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.stream.write(f"error: {line}\n")
+            handler.stream.write(f"{line}\n")
             handler.flush()
-    return status
 
 
 def _rank() -> str:

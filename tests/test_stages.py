@@ -413,7 +413,17 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     assert show.main(["--params", str(made / "params.yaml"), "--results", str(results)]) == 0
     shown = capsys.readouterr().out
     assert "M-EBM" in shown
-    assert "grid.png" in shown
+    listed = [Path(line.split("  ")[-1].strip()) for line in shown[shown.index("\ntables, ") :].splitlines() if line]
+    assert all(path.exists() for path in listed)
+    assert {path.name for path in listed} == {"demo.md", "start_smoke.md", "figures", "initial.png", "heldout.png"}
+    page = results / "smoke" / "report.html"
+    page.parent.mkdir()
+    page.touch()
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "stages.show", "--params", made / "params.yaml", "--results", results]
+    done = subprocess.run(command, env=ascii_only, cwd=made, capture_output=True, text=True, check=True)
+    assert "| fcd v | classifier score ^ |" in done.stdout
+    assert f"  {page}\n" in done.stdout
 
 
 def test_resolved_parameters(made, tmp_path):
