@@ -1,7 +1,10 @@
 # `make` runs the demo, `make test` all tests that need no GPU. Both set up .venv first, once.
 PYTHON ?= python3.11
 # Paths are relative, and the shell writes the absolute one, so that blanks and signs in the folder's path are safe.
-IN_VENV := export PATH="$$PWD/.venv/bin:$$PATH";
+# Snakemake needs a cache: it lies in the folder where the user has no home that can be written.
+CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}
+IN_VENV = export PATH="$$PWD/.venv/bin:$$PATH"; \
+  { mkdir -p "$(CACHE)" && test -w "$(CACHE)"; } 2>/dev/null || export XDG_CACHE_HOME="$$PWD/.snakemake/cache";
 export PYTHONUNBUFFERED := 1
 
 .PHONY: demo test lint install place

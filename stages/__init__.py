@@ -1,10 +1,11 @@
 """One thin command line a stage.
 
 `python -m stages.NAME` imports this before anything else, so here stands how every command treats a terminal that
-cannot show a character, and the one who stops it.
+cannot show a character, the one who stops it, and a home that cannot be written.
 """
 
 import codecs
+import contextlib
 import os
 import signal
 import sys
@@ -61,6 +62,16 @@ def _command() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook, sys.unraisablehook = _uncaught, _unraisable
+    _own_settings_of_matplotlib()
+
+
+def _own_settings_of_matplotlib() -> None:
+    """It warns where the home cannot be written, and what a user's own settings change would change our figures."""
+    from mebm.errors import DataError
+    from mebm.files import own_folder
+
+    with contextlib.suppress(DataError):  # it then makes do with a temporary folder, and says so
+        os.environ.setdefault("MPLCONFIGDIR", str(own_folder("matplotlib")))
 
 
 if sys.argv[0] == "-m":  # as Python has it while it looks for the module to run; not when another program imports it

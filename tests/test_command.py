@@ -93,6 +93,17 @@ def test_characters_that_a_terminal_lacks_are_replaced():
     assert _plain(error) == (r"v+-\u65e5\udcff", 6)
 
 
+def test_no_home_is_no_flood_of_warnings(folder):
+    """Matplotlib keeps its fonts in a folder of ours, and reads no settings of the user's."""
+    (folder / "packages" / "yaml.py").write_text("import os, sys, matplotlib\nsys.exit(os.environ['MPLCONFIGDIR'])\n")
+    (folder / "home").write_text("a file, which even root cannot make a folder in")
+    for home, cache in ((folder / "home", Path(f"/tmp/mebm-{os.getuid()}")), (folder, folder / ".cache" / "mebm")):
+        done = command(folder, "stages.show", HOME=str(home), XDG_CACHE_HOME="")
+        assert done.stderr.decode() == f"{cache / 'matplotlib'}\n"
+    done = command(folder, "stages.show", HOME=str(folder), MPLCONFIGDIR=str(folder / "own"))
+    assert done.stderr.decode() == f"{folder / 'own'}\n"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_an_error_names_a_path_of_any_letters(folder, encoding):
     words = ("stages.verify", "↓ 日\udcff.zip")

@@ -11,6 +11,7 @@ from smoke import ROOT
 # Stands for python3.11, and in the environment that it makes for Python itself: notes where and how it was called.
 PYTHON = """#!/bin/sh
 printf '%s|%s|%s\\n' "$0" "$PWD" "$*" >> "$CALLS"
+[ "$CACHES" ] && printf '%s\\n' "$XDG_CACHE_HOME" >> "$CACHES"
 if [ "$1" = -c ]; then exec python3 "$@"; fi
 if [ "$2" = venv ]; then
     mkdir -p "$3/bin"
@@ -30,8 +31,12 @@ def tools(tmp_path) -> Path:
     return folder
 
 
-def make(folder: Path, tools: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "CALLS": str(tools / "calls")}
+def make(folder: Path, tools: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(tools / "calls"),
+    } | more
     command = ["make", *words, f"PYTHON={tools}/ours"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -69,6 +74,18 @@ def test_make_in_a_folder_behind_a_link(tmp_path, tools):
     done = make(tmp_path / "link", tools)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a b" / ".venv" / ".installed").is_file()
+
+
+def test_without_a_home_caches_lie_in_the_folder(tmp_path, tools):
+    folder = clone(tmp_path / "a b")
+    caches = tools / "caches"
+    (tmp_path / "home").write_text("a file, which even root cannot make a folder in")
+    made = make(folder, tools, HOME=f"{tmp_path}/home", XDG_CACHE_HOME="", CACHES=str(caches))
+    assert made.returncode == 0, made.stderr
+    assert caches.read_text().splitlines()[-2:] == [f"{folder}/.snakemake/cache"] * 2  # snakemake and the tables
+    made = make(folder, tools, HOME=str(tmp_path), XDG_CACHE_HOME="", CACHES=str(caches))
+    assert made.returncode == 0, made.stderr
+    assert caches.read_text().splitlines()[-2:] == [""] * 2
 
 
 @pytest.mark.parametrize("sign", ["{", "}", ":", '"', "`", "$"])
