@@ -1,22 +1,23 @@
 # `make` runs the demo, `make test` all tests that need no GPU. Both set up .venv first, once.
 PYTHON ?= python3.11
 # Paths are relative, and the shell writes the absolute one, so that blanks and signs in the folder's path are safe.
-# Snakemake needs a cache: it lies in the folder where the user has no home that can be written.
+# Snakemake needs a cache, which lies in the folder where the user's home cannot be written, and the user's name.
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}
-IN_VENV = export PATH="$$PWD/.venv/bin:$$PATH"; \
-  { mkdir -p "$(CACHE)" && test -w "$(CACHE)"; } 2>/dev/null || export XDG_CACHE_HOME="$$PWD/.snakemake/cache";
+in_venv = @echo '$(1)'; export PATH="$$PWD/.venv/bin:$$PATH"; \
+  { mkdir -p "$(CACHE)" && test -w "$(CACHE)"; } 2>/dev/null || export XDG_CACHE_HOME="$$PWD/.snakemake/cache"; \
+  id -un >/dev/null 2>&1 || export USER="$${USER:-$$(id -u)}"; $(1)
 export PYTHONUNBUFFERED := 1
 
 .PHONY: demo test lint install place
 demo: install
-	$(IN_VENV) snakemake
-	@$(IN_VENV) python -m stages.show
+	$(call in_venv,snakemake)
+	$(call in_venv,python -m stages.show)
 
 test: install
-	$(IN_VENV) ruff check .
-	$(IN_VENV) ruff format --check .
-	$(IN_VENV) python -m pytest --numprocesses 2 -m "not gpu and not slow"
-	$(IN_VENV) python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 -m "slow and not gpu"
+	$(call in_venv,ruff check .)
+	$(call in_venv,ruff format --check .)
+	$(call in_venv,python -m pytest --numprocesses 2 -m "not gpu and not slow")
+	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 -m "slow and not gpu")
 
 install: .venv/.installed
 
