@@ -8,7 +8,7 @@ in_venv = @echo '$(1)'; export PATH="$$PWD/.venv/bin:$$PATH"; \
   id -un >/dev/null 2>&1 || export USER="$${USER:-$$(id -u)}"; $(1)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test lint install place
+.PHONY: demo test install place
 demo: install
 	$(call in_venv,snakemake)
 	$(call in_venv,python -m stages.show)

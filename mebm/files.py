@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -144,6 +144,19 @@ def require(path: str | Path) -> Path:
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the stage that makes it (`dvc repro` runs all that are needed)")
     return path
+
+
+def refuse_links(paths: Iterable[str]) -> None:
+    """Raises DataError where one of these outputs, relative to the project, lies behind a symbolic link.
+
+    DVC runs a job whose outputs do, and then refuses to record them, so days of training would be lost.
+    """
+    for folder in {parent for path in paths for parent in PurePath(path).parents}:
+        if Path(folder).is_symlink():
+            raise DataError(
+                f"{folder}: is a link, and DVC records nothing that lies behind one; make it a folder (docs/runs.md, "
+                "Disks, says how to use another disk)"
+            )
 
 
 def digest(path: str | Path, algorithm: str) -> str:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 from mebm import params
 from mebm.errors import MebmError, ParamsError, Stopped
+from mebm.files import refuse_links
 from mebm.pipeline import Graph
 from stages import Interrupted
 
@@ -133,9 +134,18 @@ def execute(
 
 
 def _check_record(args: argparse.Namespace, loaded: params.Params) -> None:
-    """Raises ParamsError where DVC would record this job with other parameters than the file holds now."""
+    """For a job of DVC's: that it can record what comes out.
+
+    Raises ParamsError where it would record other parameters than the file holds now, DataError for outputs behind a
+    link.
+    """
+    address = f"{args.stage}@{args.name}"
+    if os.environ.get("DVC_STAGE") != address:
+        return
+    job = Graph("dvc.yaml", loaded).jobs.get(address) if Path("dvc.yaml").is_file() else None
+    refuse_links(job.outs if job else ())
     path = Path("results/params") / f"{args.stage}.{args.name}.yaml"
-    if os.environ.get("DVC_STAGE") != f"{args.stage}@{args.name}" or not path.is_file():
+    if not path.is_file():
         return
     if path.read_text(encoding="utf-8") != params.record(loaded, args.stage, args.name):
         raise ParamsError(

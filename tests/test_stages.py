@@ -492,3 +492,23 @@ def test_a_job_does_not_start_with_other_values_than_dvc_records(made, smoke_par
     write_resolved(load("params.yaml"), "results/params")
     tables.main(argv)
     assert "was changed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("linked", ["data", "data/digits"])
+def test_a_job_whose_outputs_lie_behind_a_link_is_refused_before_it_works(
+    smoke_params, tmp_path, monkeypatch, capsys, linked
+):
+    """DVC would refuse to record them, but only after the work."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "disk").mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "disk")
+    argv = ["--dataset", "digits", "--out", "data/digits"]
+    monkeypatch.setenv("DVC_STAGE", "dataset@digits")
+    assert dataset.main(argv) == 1
+    assert f"error: {linked}: is a link, and DVC records nothing" in error_line(capsys.readouterr().err)
+    assert list((tmp_path / "disk").iterdir()) == []
+    monkeypatch.delenv("DVC_STAGE")
+    assert dataset.main(argv) == 0
