@@ -34,7 +34,7 @@ CARRIERS = frozenset(
         )
     }
     | {f"mebm/{name}.py" for name in ("params", "pipeline", "plan", "planning", "records", "state", "strays", "unite")}
-    | {f"stages/{name}.py" for name in ("cli", "cost", "locks")}
+    | {f"stages/{name}.py" for name in ("__init__", "cli", "cost", "locks")}
 )
 ROOT = Path(__file__).resolve().parent.parent  # of the code that runs
 _CPP_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\w+|[^\s\w]')

@@ -5,34 +5,64 @@ In a Slurm job only those of the same job share: what Slurm gave one job no othe
 
 import fcntl
 import os
+import platform
 import re
-import tempfile
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
-from mebm.errors import ParamsError
+from mebm.errors import ParamsError, StateError
+from mebm.files import own_folder
 
 FAKE = "MEBM_DEVICES"  # ids to share out instead of those found, to try the sharing without GPUs
+_NUMBER = r"\+?[0-9]+"
+_IDS = (_NUMBER, "GPU-", "MIG-")  # one kind a list, as CUDA has it
 _held: list = []  # open lock files: closing one frees its device
 
 
 def visible_ids() -> list[str]:
-    """Ids of the GPUs that this process may use, found without starting CUDA."""
+    """Ids of the GPUs that this process may use, found without starting CUDA.
+
+    CUDA_VISIBLE_DEVICES is read as CUDA does: ids count up to the first that names no GPU (a negative or too large
+    number, a word, nothing), and one that stands there twice hides all. Ids come back as they were given, without
+    blanks around them. Without it CUDA numbers the GPUs that it finds from 0, whatever their files are called.
+    """
     if FAKE in os.environ:
-        return os.environ[FAKE].split(",")
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        ids = os.environ["CUDA_VISIBLE_DEVICES"].strip()
-        return ids.split(",") if ids not in ("", "-1") else []
-    return sorted(re.sub(r"\D", "", path.name) for path in Path("/dev").glob("nvidia[0-9]*"))
+        return [word for word in os.environ[FAKE].split(",") if word]
+    found = _n_files()
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return [str(index) for index in range(found)]
+    words = [word.strip() for word in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+    kind = next((kind for kind in _IDS if re.match(kind, words[0])), None)
+
+    def names_one(word: str) -> bool:
+        if not re.match(kind, word):
+            return False
+        return kind != _NUMBER or not found or int(_same(word)) < found
+
+    ids = list(takewhile(names_one, words)) if kind else []
+    return ids if len({_same(word) for word in ids}) == len(ids) else []
+
+
+def _n_files() -> int:
+    """Number of GPUs that have a file; 0 as well where they have none, as under WSL."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _same(word: str) -> str:
+    """An id without what makes no difference: 01 and +1 are 1."""
+    number = re.match(_NUMBER, word)
+    return str(int(number[0])) if number else word
 
 
 def claim(device: str, say: Callable[[str], None], count: int = 1, poll: float = 1.0) -> str | None:
     """Take `count` GPUs for this process and make them the only ones that CUDA sees; wait while too many are taken.
 
     device: "auto" or "cuda" for any, "cuda:N" for the N-th visible one, "cpu" for none. Returns the ids, joined by
-    commas, or None without GPUs. To be called before CUDA starts. Raises ParamsError for more than there are.
+    commas, or None without GPUs. To be called before CUDA starts. Raises ParamsError for more than there are, DataError
+    or StateError where this user has no folder for the locks.
     """
     ids = visible_ids()
     if device == "cpu" or not ids:
@@ -44,19 +74,13 @@ def claim(device: str, say: Callable[[str], None], count: int = 1, poll: float =
         ids = [ids[index]]
     if count > len(ids):
         raise ParamsError(f"compute.devices is {count}, but {len(ids)} GPUs are visible; lower it")
-    folder = Path(tempfile.gettempdir()) / f"mebm-devices-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    job = os.environ.get("SLURM_JOB_ID")
+    folder = own_folder("devices")
     told = False
     while True:
         taken: dict[str, IO] = {}
         for name in ids:
-            lock = folder / re.sub(r"\W", "_", f"{job}.{name}" if job else name)
-            file = open(lock, "a")  # noqa: SIM115 held until the process ends
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
+            file = _lock(folder / _lock_name(name))
+            if file is None:
                 continue
             taken[name] = file
             if len(taken) == count:
@@ -71,3 +95,29 @@ def claim(device: str, say: Callable[[str], None], count: int = 1, poll: float =
             say(f"waiting for one of the GPUs {', '.join(ids)}: all are training")
             told = True
         time.sleep(poll)
+
+
+def _lock_name(device: str) -> str:
+    """A file's name for a device of this machine: several may share a home."""
+    words = [platform.node(), os.environ.get("SLURM_JOB_ID", ""), _same(device)]
+    return ".".join(re.sub(r"[^\w-]", "_", word) for word in words if word)
+
+
+def _lock(path: Path) -> IO | None:
+    """The locked file, or None where another process has it. Raises StateError where files cannot be locked at all."""
+    try:
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 held until the process ends
+    except OSError as error:
+        raise StateError(f"{path}: cannot be opened ({error.strerror}); check the folder's permissions") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError as error:
+        file.close()
+        raise StateError(
+            f"{path}: cannot be locked ({error.strerror}), so GPUs cannot be shared out; set XDG_CACHE_HOME to a "
+            "folder on a disk of this machine"
+        ) from error
+    return file

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mebm.errors import DataError, ParamsError
-from mebm.files import sha256
+from mebm.files import own_folder, sha256
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
@@ -55,10 +55,12 @@ def library() -> ctypes.CDLL:
     if not compiler:
         raise ParamsError("train.kernels is native, but there is no C++ compiler; install g++, or set it to torch")
     cpu = Path("/proc/cpuinfo")
-    machine = cpu.read_text().split("\n\n")[0] if cpu.is_file() else platform.processor()
+    text = cpu.read_text(encoding="utf-8", errors="replace") if cpu.is_file() else platform.processor()
+    machine = text.split("\n\n")[0]
     machine = "\n".join(line for line in machine.splitlines() if not line.startswith(("cpu MHz", "bogomips")))
-    key = hashlib.sha256("\n".join([SOURCE.read_text(), *FLAGS, compiler, machine]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mebm"
+    made_of = [SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler, machine]
+    key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:16]
+    folder = own_folder("kernels")
     path = next(filter(_is_whole, folder.glob(f"kernels-{key}-*.so")), None) or _compiled(compiler, folder, key)
     try:
         loaded = ctypes.CDLL(str(path))

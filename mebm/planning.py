@@ -12,7 +12,7 @@ from snakemake.settings.enums import RerunTrigger
 
 from mebm import engine, mend, params, records
 from mebm.errors import ParamsError
-from mebm.files import write_text
+from mebm.files import refuse_links, write_text
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 from mebm.plan import Plan, cache_folder, make_plan
 
@@ -41,6 +41,7 @@ class Planned:
         self._set = values if isinstance(values, list) else [values]
         self.params = params.override(FILE, self._set, write=False)
         self.graph = Graph("dvc.yaml", self.params)
+        refuse_links(out for job in self.graph.jobs.values() for out in job.outs)
         self._text = params.with_values(FILE.read_text(encoding="utf-8"), self._set)
         # a process that was told to run one job runs it, whatever its state
         self._plan = make_plan(self.graph, self.params, self._text) if workflow.is_main_process else Plan()

@@ -54,7 +54,7 @@ class StateStore:
         Raises StateError where another process has it, with its number.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "a+") as file:
+        with open(self.folder / "lock", "a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -187,5 +187,5 @@ def discard(run: str, root: Path = ROOT) -> None:
         except (StateError, OSError):
             continue
     for folder in (root / run, root):
-        if folder.is_dir() and not any(folder.iterdir()):
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 
 from mebm import engine, mend, params, records
 from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
-from mebm.files import owning
+from mebm.files import owning, refuse_links
 from mebm.pipeline import RECORDS, Graph
 from mebm.strays import remove_strays
+from stages import Interrupted
 
 KINDS = {
     "dataset": params.DATASET_STAGES | params.COMPARED_STAGES,
@@ -106,15 +107,16 @@ def execute(
     makes: for a stage whose --out is a folder, from its settings the files that it makes there; it touches no others,
     as `owning` says. An analysis that does not say which is stopped at the first file that is not its own.
 
-    0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. Anything that is not
-    an error of the project's own keeps its traceback, except running out of memory or a failing disk.
+    0: done. 1: one line on stderr says what was wrong. 2: so it does for a parameter or a flag. 130, 143: SIGINT or
+    SIGTERM came. Anything that is not an error of the project's own keeps its traceback, except running out of memory
+    or a failing disk.
     """
     args = arguments.parse_args(argv)
     try:
         loaded = params.load(args.params)
         settings = loaded.resolve(args.stage, args.name)
         settings.record = records.text(loaded, args.stage, args.name)
-        in_pipeline = os.environ.get("DVC_STAGE") == f"{args.stage}@{args.name}"
+        in_pipeline = _is_job(args)
         if in_pipeline:
             engine.refuse_beside_snakemake()
             mend.keep_lock_file()
@@ -128,7 +130,7 @@ def execute(
         _check_outputs(args)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         if in_pipeline:
-            _look_at_inputs(args, loaded)
+            _look_around(args, loaded)
         log.info("%s %s: start", args.stage, args.name)
         with _owned(args, makes(settings) if makes else () if hasattr(args, "inputs") else None):
             work(args, settings)
@@ -140,6 +142,9 @@ def execute(
         return _fail(f"{error}; run the same command to go on", 130)
     except MebmError as error:
         return _fail(error, 1)
+    except Interrupted as stop:  # which was told on stderr when it came
+        _note("error: interrupted")
+        return stop.code
     except (MemoryError, OSError, RuntimeError, ImportError) as error:
         if _lacks_memory(error):
             return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
@@ -189,8 +194,13 @@ def _check_record(args: argparse.Namespace, record: str) -> None:
         )
 
 
-def _look_at_inputs(args: argparse.Namespace, loaded: params.Params) -> None:
+def _look_around(args: argparse.Namespace, loaded: params.Params) -> None:
+    """What lies where a job of DVC's reads and writes, before it works.
+
+    Raises DataError for outputs behind a link, which DVC cannot record, and for inputs that are not as recorded.
+    """
     graph, address = Graph("dvc.yaml", loaded), f"{args.stage}@{args.name}"
+    refuse_links(graph.jobs[address].outs)
     for path in remove_strays(graph, address):
         log.info("removed %s: no job of this suite makes it; DVC's cache has it", path)
     mend.check_inputs(graph, address)
@@ -299,11 +309,16 @@ def _open_log(path: Path) -> None:
 def _fail(error: object, status: int) -> int:
     line = one_line(error)
     print(f"error: {line}" if _rank() == "0" else f"rank {_rank()}: error: {line}", file=sys.stderr)
+    _note(f"error: {line}")
+    return status
+
+
+def _note(line: str) -> None:
+    """A line in the log file only."""
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.stream.write(f"error: {line}\n")
+            handler.stream.write(f"{line}\n")
             handler.flush()
-    return status
 
 
 def _rank() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mebm import params, records
 from mebm.errors import MebmError, one_line
+from mebm.files import refuse_links
 from stages.cost import refuse_what_was_asked
 
 
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         settings = params.load(args.params)
+        refuse_links([str(args.out)])
         refuse_what_was_asked(settings)
         records.write(settings, args.out)
     except MebmError as error:

@@ -1,4 +1,4 @@
-"""Print the tables of the suite in use and say where its pictures are. Reads only what the pipeline made."""
+"""Print the tables of the suite in use and say where its page and pictures are, as far as they are made."""
 
 import argparse
 import sys
@@ -23,15 +23,18 @@ def main(argv: list[str] | None = None) -> int:
     except MebmError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
-    print(f"Tables:  {', '.join(map(str, tables))} (also .csv and .tex)")
-    print(f"Report:  {args.results}/{settings.suite}/report.html")
+    found = [("tables, also .csv and .tex", table) for table in tables]
+    found += [("page", args.results / settings.suite / "report.html")]
     for run in settings.runs:
-        folder = args.results / run
-        more = f", curves {args.results}/analyses/{run}/curves/figures/" if run in settings.trained else ""
-        print(f"{run}:  samples {args.results}/analyses/{run}/sample/grid.png{more}")
+        found += [(f"samples of {run}", args.results / "analyses" / run / "sample" / "grid.png")]
+        found += [(f"curves of {run}", args.results / "analyses" / run / "curves" / "figures")]
     for dataset in settings.datasets:
-        folder = args.results / "baseline" / dataset
-        print(f"{dataset}:  initial draws {folder}/initial.png, held-out images {folder}/heldout.png")
+        found += [(f"initial draws of {dataset}", args.results / "baseline" / dataset / "initial.png")]
+        found += [(f"held-out images of {dataset}", args.results / "baseline" / dataset / "heldout.png")]
+    found = [(what, path) for what, path in found if path.exists()]
+    width = max(len(what) for what, _ in found)
+    for what, path in found:
+        print(f"{what:{width}}  {path}")
     return 0
 
 

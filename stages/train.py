@@ -143,7 +143,7 @@ class _Record:
         if self._written != len(rows) - 1:  # the first time, after a resumption or a restart
             write_text(self._live, _csv(rows))
         else:
-            with open(self._live, "a") as file:
+            with open(self._live, "a", encoding="utf-8") as file:
                 file.write("".join(_csv(rows[-1:]).splitlines(keepends=True)[1:]))
         self._written = len(rows)
         write_json(self._folder / "seconds.json", {"seconds": self._seconds()})

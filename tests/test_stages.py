@@ -453,7 +453,17 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     assert show.main(["--params", str(made / "params.yaml"), "--results", str(results)]) == 0
     shown = capsys.readouterr().out
     assert "M-EBM" in shown
-    assert "grid.png" in shown
+    listed = [Path(line.split("  ")[-1].strip()) for line in shown[shown.index("\ntables, ") :].splitlines() if line]
+    assert all(path.exists() for path in listed)
+    assert {path.name for path in listed} == {"demo.md", "start_smoke.md", "figures", "initial.png", "heldout.png"}
+    page = results / "smoke" / "report.html"
+    page.parent.mkdir()
+    page.touch()
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "stages.show", "--params", made / "params.yaml", "--results", results]
+    done = subprocess.run(command, env=ascii_only, cwd=made, capture_output=True, text=True, check=True)
+    assert "| fcd v | classifier score ^ |" in done.stdout
+    assert f"  {page}\n" in done.stdout
 
 
 def test_resolved_parameters(made, tmp_path):
@@ -522,3 +532,23 @@ def test_a_job_does_not_start_with_other_values_than_dvc_records(made, smoke_par
     write(load("params.yaml"), "results/params")
     tables.main(argv)
     assert "was changed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("linked", ["data", "data/digits"])
+def test_a_job_whose_outputs_lie_behind_a_link_is_refused_before_it_works(
+    smoke_params, tmp_path, monkeypatch, capsys, linked
+):
+    """DVC would refuse to record them, but only after the work."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "disk").mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "disk")
+    argv = ["--dataset", "digits", "--out", "data/digits"]
+    monkeypatch.setenv("DVC_STAGE", "dataset@digits")
+    assert dataset.main(argv) == 1
+    assert f"error: {linked}: is a link, and DVC records nothing" in error_line(capsys.readouterr().err)
+    assert list((tmp_path / "disk").iterdir()) == []
+    monkeypatch.delenv("DVC_STAGE")
+    assert dataset.main(argv) == 0

@@ -1,7 +1,6 @@
 """Saved state: whole or not there, never of another run, and equal to not having been interrupted."""
 
 import io
-import os
 import subprocess
 import sys
 
@@ -10,8 +9,7 @@ import smoke
 import torch
 
 from mebm import state
-from mebm.devices import claim, visible_ids
-from mebm.errors import Diverged, ParamsError, StateError, Stopped
+from mebm.errors import Diverged, StateError, Stopped
 from mebm.gaussian import GaussianInit, fit_gaussian
 from mebm.state import StateStore, discard, run_key
 from mebm.training import Training, train_model, unusual
@@ -239,65 +237,6 @@ def test_unusual_values_are_pointed_at():
     assert unusual([*rows[:10], {**rows[0], "energy_gap": 99.0}]) == ""  # too early to say
     rows.append({**rows[0], "iteration": 40, "energy_gap": 5.0})
     assert unusual(rows).startswith("energy_gap is 5 in iteration 40, usually 0.11")
-
-
-def test_devices_are_shared_out_and_freed(monkeypatch, tmp_path):
-    monkeypatch.setenv("MEBM_DEVICES", "0,1")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    script = (
-        "import os, sys; from mebm.devices import claim\n"
-        "free = claim('auto', lambda line: print(line, flush=True), poll=0.05)\n"
-        "print(free, os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
-        "sys.stdin.read()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    jobs = [subprocess.Popen([sys.executable, "-c", script], cwd=smoke.ROOT, **pipes) for _ in range(2)]
-    try:
-        taken = {job.stdout.readline() for job in jobs}
-        assert taken == {"0 0\n", "1 1\n"}
-        third = subprocess.Popen([sys.executable, "-c", script], cwd=smoke.ROOT, **pipes)
-        jobs.append(third)
-        assert third.stdout.readline() == "waiting for one of the GPUs 0, 1: all are training\n"
-        jobs[0].kill()
-        assert third.stdout.readline() in taken
-    finally:
-        for job in jobs:
-            job.kill()
-            job.communicate()
-
-
-def test_slurm_jobs_that_all_call_their_gpu_0_do_not_wait_for_each_other(monkeypatch, tmp_path):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.delenv("MEBM_DEVICES", raising=False)
-    script = (
-        "import sys; from mebm.devices import claim\n"
-        "print(claim('auto', lambda line: print(line, flush=True), poll=0.05), flush=True)\n"
-        "sys.stdin.read()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": smoke.ROOT}
-    jobs = []
-    try:
-        for number in ("7", "8", "8"):
-            environment = {**os.environ, "TMPDIR": str(tmp_path), "SLURM_JOB_ID": number}
-            jobs.append(subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes))
-            expected = "0\n" if len(jobs) < 3 else "waiting for one of the GPUs 0: all are training\n"
-            assert jobs[-1].stdout.readline() == expected
-    finally:
-        for job in jobs:
-            job.kill()
-            job.communicate()
-
-
-def test_visible_devices(monkeypatch):
-    monkeypatch.delenv("MEBM_DEVICES", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert visible_ids() == ["3", "5"]
-    with pytest.raises(ParamsError, match="2 GPUs are visible"):
-        claim("cuda:2", print)
-    assert claim("cpu", print) is None
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert claim("auto", print) is None
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_state_written_beside_training_is_whole_and_its_failure_is_told(store, monkeypatch):
