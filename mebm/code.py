@@ -18,23 +18,11 @@ PACKAGES = ("mebm", "stages")
 # Modules that carry parameters, files, messages and schedules, and decide no number. They are not followed.
 CARRIERS = frozenset(
     {
-        f"mebm/{name}.py"
-        for name in (
-            "archive",
-            "checks",
-            "code",
-            "cost",
-            "devices",
-            "engine",
-            "errors",
-            "files",
-            "hashes",
-            "job",
-            "mend",
-        )
+        *(f"mebm/{name}.py" for name in ("archive", "checks", "code", "cost", "devices", "engine", "errors", "files")),
+        *(f"mebm/{name}.py" for name in ("folders", "hashes", "job", "mend", "params", "pipeline", "plan", "planning")),
+        *(f"mebm/{name}.py" for name in ("records", "state", "strays", "unite")),
+        *(f"stages/{name}.py" for name in ("__init__", "cli", "cost", "locks")),
     }
-    | {f"mebm/{name}.py" for name in ("params", "pipeline", "plan", "planning", "records", "state", "strays", "unite")}
-    | {f"stages/{name}.py" for name in ("__init__", "cli", "cost", "locks")}
 )
 ROOT = Path(__file__).resolve().parent.parent  # of the code that runs
 _CPP_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\w+|[^\s\w]')

@@ -399,9 +399,8 @@ def to_markdown(found: Comparison, pictures: dict[str, tuple[str | None, str | N
 def markdown_table(table: Table) -> str:
     """A table in Markdown."""
     lines = [table.head, ["---"] * len(table.head), *table.rows]
-    return "\n".join(
-        "| " + " | ".join(cell if cell == "---" else markdown(cell) for cell in line) + " |" for line in lines
-    )
+    rows = ([cell if cell == "---" or cell.startswith("![") else markdown(cell) for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def to_html(found: Comparison) -> str:

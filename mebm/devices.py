@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from mebm.errors import ParamsError, StateError
-from mebm.files import own_folder
+from mebm.folders import own_folder
 
 FAKE = "MEBM_DEVICES"  # ids to share out instead of those found, to try the sharing without GPUs
 _NUMBER = r"\+?[0-9]+"

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from mebm.errors import DataError, ParamsError
-from mebm.files import own_folder, sha256
+from mebm.files import sha256
+from mebm.folders import own_folder
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")

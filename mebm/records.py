@@ -13,11 +13,13 @@ import yaml
 from mebm import code
 from mebm.errors import DataError
 from mebm.files import read_yaml, write_text
-from mebm.params import STAGES, Params
+from mebm.params import SECTIONS, STAGES, Params, Section
 
 ALL = "all.yaml"
 # Keys that say where a file lies whose content is checked, or is an input of its own.
 PLACES = {"dataset": ("downloads", "urls"), "features": ("weights",)}
+STAND_INS: dict[str, dict[str, Any]] = {"dataset": {"downloads": "-", "urls": {}}, "features": {"weights": None}}
+DERIVED = ("norm_parts", "restart_from_every")  # of `compute`, where it decides a training after all
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 NATIVE = frozenset({"mebm/kernels.py"})  # with the C++ that it builds
 
@@ -50,6 +52,17 @@ def _decisive(train: dict[str, Any], compute: dict[str, Any]) -> dict[str, Any]:
     if train["on_divergence"] == "restart":
         found["restart_from_every"] = compute["save_every"]
     return found
+
+
+def typed(record: dict[str, Any], section: str) -> Section:
+    """A section of a job's record as typed values. Raises pydantic's ValidationError for what it cannot hold.
+
+    Keys that records leave out have a value that says nothing.
+    """
+    values = record.get(section)
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if key not in DERIVED} | STAND_INS.get(section, {})
+    return SECTIONS[section].model_validate(values)
 
 
 def text(params: Params, stage: str, name: str) -> str:

@@ -58,7 +58,8 @@ class Version:
     @property
     def title(self) -> str:
         """The name with the commit that it stands for."""
-        return self.name if self.rev is None or self.rev.startswith(self.name) else f"{self.name} ({self.rev[:7]})"
+        is_commit = self.rev is None or (len(self.name) >= 4 and self.rev.startswith(self.name))  # not a tag "a"
+        return self.name if is_commit else f"{self.name} ({self.rev[:7]})"
 
     def source(self, path: str) -> bytes | None:
         """A file that git tracks, at this version; None where there is none."""

@@ -68,7 +68,7 @@ def _command() -> None:
 def _own_settings_of_matplotlib() -> None:
     """It warns where the home cannot be written, and what a user's own settings change would change our figures."""
     from mebm.errors import DataError
-    from mebm.files import own_folder
+    from mebm.folders import own_folder
 
     with contextlib.suppress(DataError):  # it then makes do with a temporary folder, and says so
         os.environ.setdefault("MPLCONFIGDIR", str(own_folder("matplotlib")))

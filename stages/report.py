@@ -10,7 +10,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from mebm import params
+from mebm import params, records
 from mebm.cost import training_cost
 from mebm.data import Manifest
 from mebm.errors import DataError
@@ -78,7 +78,7 @@ class _Page:
         jobs = self.resolved if isinstance(self.resolved, dict) else {}
         job = jobs.get(f"{stage}.{name}")
         try:
-            params.SECTIONS[stage].model_validate(job.get(stage) if isinstance(job, dict) else None)
+            records.typed(job if isinstance(job, dict) else {}, stage)
         except ValidationError as error:
             raise DataError(
                 f"{self._path}: {stage}.{name}: {explained(error)}; make it again with `python -m stages.params`"
@@ -89,7 +89,7 @@ class _Page:
         wanted = self.resolved[f"dataset.{name}"]["dataset"]
         manifest = self._manifest(name)
         folder = self.args.results / "baseline" / name
-        records = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        measured = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
         return {
             "name": name,
             "title": self.settings.datasets[name],
@@ -99,7 +99,7 @@ class _Page:
             "counts": {part: shown(manifest["counts"].get(part)) if manifest else "–" for part in ("train", "test")},
             "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
             "baseline": self._source(folder, f"baseline@{name}"),
-            "numbers": {part: _quality(read_json(path, Measured)) for part, path in records.items() if path.is_file()},
+            "numbers": {part: _quality(read_json(path, Measured)) for part, path in measured.items() if path.is_file()},
         }
 
     def run(self, name: str) -> Run:
@@ -162,7 +162,7 @@ class _Page:
         cost = {"hours": f"{read_json(time, Hours)['hours']:.2f}" if time.is_file() else "–"}
         if manifest is None:
             return {"iterations": "–", "pflop": "–", **cost}
-        train = params.Train.model_construct(**self.resolved[f"train.{name}"]["train"])
+        train = records.typed(self.resolved[f"train.{name}"], "train")
         found = training_cost(train, tuple(manifest["shape"]), manifest["counts"]["train"], bool(manifest["labels"]))
         return {"iterations": shown(found.iterations), "pflop": shown(found.flops / 1e15), **cost}
 

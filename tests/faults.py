@@ -305,6 +305,49 @@ def engine_dies(folder: Path, expected: dict, tally: Tally) -> None:
     tally.add("only the engine killed", digests(folder) == expected and "Traceback" not in text + last, last[-500:])
 
 
+def two_users(root: Path, expected: dict, tally: Tally) -> None:
+    """Two users, each with a clone, one cache by symbolic links: the second one's commands end as the first one's."""
+    if os.getuid() != 0 or not _runs_as(NOBODY):
+        return
+    root.mkdir()
+    root.chmod(0o755)
+    cache = root / "cache"
+    cache.mkdir(mode=0o777)
+    cache.chmod(0o777)
+    texts, same = [], True
+    for user in (0, NOBODY):
+        folder = suite(root / str(user))
+        (folder / ".dvc" / "config").write_text(
+            f"[core]\n    analytics = false\n    check_update = false\n[cache]\n    dir = {cache}\n    type = symlink\n"
+            "    shared = group\n"
+        )
+        run(folder, "chown", "-R", f"{user}:{user}", ".")
+        for _ in range(2):
+            texts.append(run(folder, *_as(user, root / f"home{user}"), *ALL["snakemake"], status=None))
+            same &= digests(folder) == expected
+        run(root, "chmod", "-R", "a+rX", str(cache))
+    clear = not any("Traceback" in text or "PermissionError" in text for text in texts)
+    tally.add("two users, one cache", same and clear, texts[-1][-600:])
+
+
+NOBODY = 65534
+
+
+def _as(user: int, home: Path) -> tuple[str, ...]:
+    home.mkdir(exist_ok=True)
+    os.chown(home, user, user)
+    return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", f"HOME={home}", f"USER=u{user}")
+
+
+def _runs_as(user: int) -> bool:
+    """Whether this Python can be run by that user."""
+    words = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", sys.executable, "-c", "import torch")
+    try:
+        return subprocess.run(words, check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 def _alive_jobs(folder: Path) -> str:
     return "goes" if any("mebm.job" in " ".join(words) for words in _commands(folder)) else ""
 

@@ -458,11 +458,11 @@ def test_imported_runs_are_not_held_to_what_only_training_needs():
 
 
 TEXTS = {
-    "digits": ("train: {epochs: " + "9" * 5000 + "}", "not valid YAML: a value cannot be read"),
-    "int": ("train: {epochs: !!int x}", "not valid YAML: a value cannot be read"),
-    "float": ("train: {epochs: !!float x}", "not valid YAML: a value cannot be read"),
-    "bool": ("train: {epochs: !!bool x}", "not valid YAML: a value cannot be read"),
-    "timestamp": ("train: {epochs: !!timestamp x}", "not valid YAML: a value cannot be read"),
+    "digits": ("train: {epochs: " + "9" * 5000 + "}", "not valid YAML: a value does not fit its type"),
+    "int": ("train: {epochs: !!int x}", "not valid YAML: a value does not fit its type"),
+    "float": ("train: {epochs: !!float x}", "not valid YAML: a value does not fit its type"),
+    "bool": ("train: {epochs: !!bool x}", "not valid YAML: a value does not fit its type"),
+    "timestamp": ("train: {epochs: !!timestamp x}", "not valid YAML: a value does not fit its type"),
     "python": ("train: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
     "deep": ("train: " + "[" * 1500, ""),
     "alias": ("train: *" + "x" * 5000, "not valid YAML: found undefined alias"),
@@ -485,12 +485,16 @@ def test_text_that_is_no_parameter_file_ends_in_one_line(tmp_path, text, message
 def test_a_value_that_holds_itself_or_very_many_is_refused(tmp_path):
     path, text = tmp_path / "params.yaml", yaml.safe_dump(smoke.smoke_params())
     levels = "".join(f"  - &l{i} [{', '.join([f'*l{i - 1}'] * 10) if i else 'x'}]\n" for i in range(12))
-    for value in ("  epochs: &a [*a]\n", "  seed: &a {b: *a}\n", f"  decay_epochs:\n{levels}"):
-        key = value.split(":")[0].strip()
-        path.write_text(text.replace("\ntrain:\n", f"\ntrain:\n{value.replace(key, key + '_', 1)}"))
+    for value, message in (
+        ("  epochs: &a [*a]\n", "an alias refers to itself"),
+        ("  seed: &a {b: *a}\n", "an alias refers to itself"),
+        (f"  decay_epochs:\n{levels}", "not valid YAML: "),
+    ):
+        path.write_text(text.replace("\ntrain:\n", f"\ntrain:\n{value}"))
         with pytest.raises(ParamsError) as error:
             params.load(path)
-        assert f"train.{key}_: unknown key; did you mean {key}?" in str(error.value)
+        assert message in str(error.value)
+        assert len(str(error.value)) - len(str(path)) < LINE
 
 
 # ---------------------------------------------------------------- command lines

@@ -13,7 +13,7 @@ import torch
 from mebm import devices
 from mebm.devices import claim, visible_ids
 from mebm.errors import DataError, ParamsError, StateError
-from mebm.files import own_folder
+from mebm.folders import own_folder
 
 SCRIPT = (
     "import os, sys; from mebm.devices import claim\n"
@@ -155,7 +155,7 @@ def shared(monkeypatch, tmp_path):
     (tmp_path / "home").write_text("a file, which even root cannot make a folder in")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("mebm.files.SHARED", tmp_path / "tmp")
+    monkeypatch.setattr("mebm.folders.SHARED", tmp_path / "tmp")
     (tmp_path / "tmp").mkdir()
     return tmp_path / "tmp" / f"mebm-{os.getuid()}"
 

@@ -13,7 +13,7 @@ import pytest
 import smoke
 import yaml
 
-from mebm import params
+from mebm import params, records
 from mebm.curves import read_epochs, read_log
 from mebm.data import load_images
 from mebm.errors import DataError, MetricError, ParamsError, one_line
@@ -136,7 +136,7 @@ def test_resolved_parameters_leave_other_files_alone(tmp_path):
     out.mkdir()
     for name, text in others.items():
         (out / name).write_text(text)
-    params.write_all_resolved(loaded, out)
+    records.write(loaded, out)
     assert {name for name in others if (out / name).exists()} == {"docker.compose.yaml", "train.notes.yaml"}
 
 
@@ -472,7 +472,7 @@ def test_report_of_damaged_records(stage, tmp_path):
     project = Path(smoke.ROOT)
     (tmp_path / "dvc.yaml").write_text((project / "dvc.yaml").read_text())
     results = tmp_path / "results"
-    params.write_all_resolved(params.load(tmp_path / "params.yaml"), results / "params")
+    records.write(params.load(tmp_path / "params.yaml"), results / "params")
     argv = ("--suite", "smoke", "--results", results, "--data", tmp_path / "data", "--out", tmp_path / "report.html")
     found = {"status": "ok", "warning": None, "final": {"accuracy": 0.5}}
     path = results / "analyses" / "mjem" / "curves" / "metrics.json"

@@ -263,12 +263,12 @@ def test_a_damaged_library_is_built_again(monkeypatch, tmp_path, damage):
     monkeypatch.setattr(kernels, "FLAGS", ("-shared", "-fPIC"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels.library.__wrapped__()
-    (path,) = (tmp_path / "mebm").iterdir()
+    (path,) = (tmp_path / "mebm" / "kernels").iterdir()
     whole = path.read_bytes()
     path.unlink()  # another file: the one before is in use by this process
     path.write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "changed": whole[:-1] + b"x"}[damage])
     assert kernels.library.__wrapped__().winograd_float.argtypes
-    (path,) = (tmp_path / "mebm").iterdir()
+    (path,) = (tmp_path / "mebm" / "kernels").iterdir()
     assert path.read_bytes() == whole
     time = path.stat().st_mtime_ns
     kernels.library.__wrapped__()

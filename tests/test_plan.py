@@ -8,38 +8,20 @@ import pytest
 import yaml
 from edits import DECISIVE, HARMLESS
 from engines import copy_project
+from recorded import record_as_done
 
 from mebm import code, params, records
 from mebm.errors import DataError
 from mebm.hashes import Hashes, md5
-from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph
+from mebm.pipeline import PARAMS_STAGE, Graph
 from mebm.plan import Plan, make_plan
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> Path:
-    """A project whose jobs are recorded as done, with made-up outputs."""
+    """A project whose jobs are recorded as done."""
     folder = copy_project(tmp_path_factory.mktemp("recorded") / "project")
-    settings = params.load(folder / "params.yaml")
-    graph = Graph(folder / "dvc.yaml", settings)
-    for name, text in records.texts(settings, folder).items():
-        (folder / RECORDS).mkdir(parents=True, exist_ok=True)
-        (folder / RECORDS / name).write_text(text)
-        keep(folder, text)
-    for out in (out for job in graph.jobs.values() for out in job.outs if out != RECORDS):
-        (folder / out).parent.mkdir(parents=True, exist_ok=True)
-        (folder / out).write_text(out)
-        keep(folder, out)
-    hashes = Hashes(folder)
-    stages = {
-        job.address: {
-            "cmd": job.cmd,
-            "deps": [{"path": path, "md5": hashes.of(path)} for path in job.deps],
-            "outs": [{"path": path, "md5": hashes.of(path)} for path in job.outs],
-        }
-        for job in graph.jobs.values()
-    }
-    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    record_as_done(folder)
     return folder
 
 
@@ -47,14 +29,6 @@ def recorded(tmp_path_factory) -> Path:
 def folder(recorded, tmp_path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(recorded, tmp_path / "project", ignore=shutil.ignore_patterns(".git")))
-
-
-def keep(folder: Path, text: str) -> None:
-    """Put a content into DVC's cache."""
-    hash_ = md5(text.encode())
-    path = folder / ".dvc" / "cache" / "files" / "md5" / hash_[:2] / hash_[2:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def plan(folder: Path, **options) -> Plan:

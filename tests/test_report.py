@@ -15,6 +15,7 @@ import torch
 import yaml
 from smoke import ROOT
 
+from mebm import code
 from mebm import params as parameters
 from mebm.curves import chain_grid, save_animation
 from mebm.errors import DataError
@@ -358,6 +359,7 @@ def test_what_cannot_be_read_ends_in_one_line(tmp_path, capsys):
 
 def test_an_analysis_without_a_block_is_shown_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setitem(parameters.ANALYSIS_STAGES, "brightness", ("compute",))
+    monkeypatch.setattr(code, "of_stage", lambda *_: {})  # it has no module
     made = tmp_path / "results" / "analyses" / "mjem" / "brightness"
     write_json(made / "metrics.json", {"status": "ok", "buffer": {"mean": 0.5}, "data": {"mean": 0.25}})
     with figure(made / "figures" / "means.svg") as axes:
