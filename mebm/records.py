@@ -5,6 +5,9 @@ of params.yaml and source files, so a job is stale exactly when what it computes
 computed (the section `compute`, and where files lie) is left out.
 """
 
+import hashlib
+import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,16 @@ import yaml
 
 from mebm import code
 from mebm.errors import DataError
-from mebm.files import read_yaml, write_text
+from mebm.files import digest, read_yaml, write_text
 from mebm.params import SECTIONS, STAGES, Params, Section
+from mebm.pipeline import RECORDS
 
 ALL = "all.yaml"
 # Keys that say where a file lies whose content is checked, or is an input of its own.
 PLACES = {"dataset": ("downloads", "urls"), "features": ("weights",)}
 STAND_INS: dict[str, dict[str, Any]] = {"dataset": {"downloads": "-", "urls": {}}, "features": {"weights": None}}
 DERIVED = ("norm_parts", "restart_from_every")  # of `compute`, where it decides a training after all
+OUTSIDE = (("reference", "file"), ("dataset", "path"))  # inputs that no job makes
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 NATIVE = frozenset({"mebm/kernels.py"})  # with the C++ that it builds
 
@@ -34,6 +39,8 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
     for section, keys in PLACES.items():
         if section in values:
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    if outside := _outside(values, f"{stage}.{name}.yaml"):
+        values["inputs"] = outside
     without = NATIVE
     if "train" in values:
         train = values["train"] = dict(values["train"])
@@ -42,6 +49,40 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
         if stage == "train":
             train |= _decisive(train, compute)
     return {"code": code.of_stage(stage, without, root), **values}
+
+
+def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
+    """Hashes of inputs that no job makes, by path: a file of statistics by its content, pictures by names and sizes.
+
+    Where they are not here, as in a clone that pulls what was made of them, they count as they were.
+    """
+    found = {}
+    for section, key in OUTSIDE:
+        path = values.get(section, {}).get(key)
+        if not path or values[section].get("source", "image_folder") not in ("image_folder", "celeba_hq"):
+            continue
+        now = _signature(Path(path))
+        if now is None:
+            try:
+                now = read_yaml(Path(RECORDS) / name)["inputs"][path]
+            except (DataError, KeyError, TypeError):
+                continue
+        found[path] = now
+    return found
+
+
+@cache
+def _signature(path: Path) -> str | None:
+    if path.is_file():
+        return digest(path, "md5")
+    if not path.is_dir():
+        return None
+    sizes = []
+    for folder, _, names in os.walk(path):
+        sizes += [
+            (os.path.relpath(os.path.join(folder, n), path), os.path.getsize(os.path.join(folder, n))) for n in names
+        ]
+    return hashlib.md5(repr(sorted(sizes)).encode(), usedforsecurity=False).hexdigest()
 
 
 def _decisive(train: dict[str, Any], compute: dict[str, Any]) -> dict[str, Any]:

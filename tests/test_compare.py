@@ -160,6 +160,12 @@ def test_the_workspace_is_a_version_and_its_edits_are_said(versions, tmp_path):
     assert edited.notes[1] == f"workspace: not what dvc.lock records: {wrong}; run `dvc checkout`, or the pipeline"
 
 
+def test_a_shallow_clone_names_the_cure(versions, tmp_path):
+    run(tmp_path, "git", "clone", "--quiet", "--depth", "1", f"file://{versions}", "clone")
+    with pytest.raises(DataError, match=r"HEAD~1: .* this clone is shallow, so `git fetch --unshallow` may bring it"):
+        Version("HEAD~1", tmp_path / "clone")
+
+
 def test_what_is_neither_in_the_cache_nor_in_a_remote_is_said(versions, tmp_path):
     copy, store = tmp_path / "copy", tmp_path / "store"
     shutil.copytree(versions, copy)

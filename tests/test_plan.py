@@ -82,6 +82,38 @@ def test_devices_count_only_where_each_has_statistics_of_its_own(folder):
         assert (texts[0] != texts[1]) == counts, changes
 
 
+def test_inputs_from_outside_count_by_content_and_as_they_were_where_they_are_not_here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["reference"]["file"] = "statistics.npz"
+    content["features"] |= {"network": "inception", "preprocessing": "pytorch_fid"}
+    content["suite"]["compared"]["other_digits"] = {"dataset": {"source": "image_folder", "path": "pictures"}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def found() -> dict[str, dict]:
+        records._signature.cache_clear()
+        settings = params.load(folder / "params.yaml")
+        jobs = (("reference", "digits"), ("compared", "other_digits"), ("train", "mjem"))
+        return {stage: records.record(settings, stage, name, folder).get("inputs", {}) for stage, name in jobs}
+
+    assert found() == {"reference": {}, "compared": {}, "train": {}}
+    (folder / "statistics.npz").write_bytes(b"one")
+    (folder / "pictures" / "cats").mkdir(parents=True)
+    (folder / "pictures" / "cats" / "a.png").write_bytes(b"1")
+    first = found()
+    assert first["reference"] == {"statistics.npz": md5(b"one")}
+    assert set(first["compared"]) == {"pictures"}
+    assert first["train"] == {}
+    (folder / "statistics.npz").write_bytes(b"two")
+    (folder / "pictures" / "cats" / "b.png").write_bytes(b"1")
+    second = found()
+    assert all(first[stage] != second[stage] for stage in ("reference", "compared"))
+    records.write(params.load(folder / "params.yaml"), RECORDS)
+    (folder / "statistics.npz").unlink()
+    shutil.rmtree(folder / "pictures")
+    assert found() == second
+
+
 def test_kernels_count_where_they_are_used(folder):
     content = yaml.safe_load((folder / "params.yaml").read_text())
     content["train"]["kernels"] = "native"

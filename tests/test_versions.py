@@ -8,6 +8,8 @@ import pytest
 import smoke
 from engines import copy_project, digests, planned, run, stale
 
+from mebm import params
+
 WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org")
 pytestmark = pytest.mark.slow
 
@@ -162,3 +164,37 @@ def test_a_suite_is_bundled_and_verified(project):
     error = run(project, "python", "-m", "stages.archive", "--out", "no.zip", status=1)
     assert "tables@demo, report@smoke: not up to date" in error
     assert not (project / "no.zip").exists()
+
+
+def test_two_branches_that_each_trained_unite_without_training(project, tmp_path):
+    """Also in a clone that has only a remote."""
+    add_remote(project, str(tmp_path / "store"))
+    main = run(project, "git", "branch", "--show-current").strip()
+    for branch, name in (("one", "mjem"), ("two", "mebm")):
+        run(project, "git", "checkout", "--quiet", "-b", branch, main)
+        run(project, "dvc", "checkout", "--quiet")
+        set_param(project, f"runs.{name}.train.n_steps=1")
+        run(project, "dvc", "repro", f"summary@{name}")
+        commit(project, branch)
+    run(project, "dvc", "push", "--all-branches")
+    user = clone(project, tmp_path / "user")
+    add_remote(user, str(tmp_path / "store"))
+    for name in ("one", "two"):
+        run(user, "git", "branch", "--quiet", name, f"origin/{name}", status=None)
+    run(user, "git", "checkout", "--quiet", "one")
+    run(user, "git", *WHO, "merge", "two", status=1)
+    for name in ("mjem", "mebm"):
+        set_param(user, f"runs.{name}.train.n_steps=1", resolve=True)
+    assert "from the other side" in run(user, "python", "-m", "mebm.unite")
+    run(user, "dvc", "pull", "--allow-missing", status=None)
+    text = run(user, "snakemake", "results/tables/demo.md")
+    assert "Running stage 'train" not in text
+    assert {"train@mebm", "train@mjem"} & stale(user) == set()
+
+
+def set_param(folder: Path, assignment: str, resolve: bool = False) -> None:
+    """Set a value in params.yaml; resolve: from our side of a merge."""
+    if resolve:
+        run(folder, "git", "checkout", "--quiet", "--ours", "params.yaml")
+    path = folder / "params.yaml"
+    path.write_text(params.with_values(path.read_text(), [f"++{assignment}"]))
