@@ -77,11 +77,8 @@ def _signature(path: Path) -> str | None:
         return digest(path, "md5")
     if not path.is_dir():
         return None
-    sizes = []
-    for folder, _, names in os.walk(path):
-        sizes += [
-            (os.path.relpath(os.path.join(folder, n), path), os.path.getsize(os.path.join(folder, n))) for n in names
-        ]
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    sizes = [(os.path.relpath(file, path), os.lstat(file).st_size) for file in files]
     return hashlib.md5(repr(sorted(sizes)).encode(), usedforsecurity=False).hexdigest()
 
 

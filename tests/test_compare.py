@@ -162,7 +162,7 @@ def test_the_workspace_is_a_version_and_its_edits_are_said(versions, tmp_path):
 
 def test_a_shallow_clone_names_the_cure(versions, tmp_path):
     run(tmp_path, "git", "clone", "--quiet", "--depth", "1", f"file://{versions}", "clone")
-    with pytest.raises(DataError, match=r"HEAD~1: .* this clone is shallow, so `git fetch --unshallow` may bring it"):
+    with pytest.raises(DataError, match=r"HEAD~1: .*this clone is shallow, so `git fetch --unshallow` may bring it"):
         Version("HEAD~1", tmp_path / "clone")
 
 

@@ -1,13 +1,16 @@
-"""A short version of benchmarks/survive.py: kills, a truncated state, a full disk, a NaN, two runs at once."""
+"""A short version of benchmarks/survive.py: kills, torn and damaged files, full disks, two commands, two users."""
 
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import faults
 import pytest
-from engines import run
+from engines import digests, run
 
 
 @pytest.mark.slow
@@ -29,6 +32,47 @@ def test_killed_training_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
     faults.not_a_number(reference, tally)
     faults.two_at_once(faults.make(tmp_path / "two", 1), {"0", "1"}, tally)
     assert sum(tally.injected.values()) >= 8
+    assert tally.lost == []
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A finished suite of quick jobs, and the hashes of what it made."""
+    folder = faults.suite(tmp_path_factory.mktemp("chain") / "suite")
+    run(folder, "snakemake")
+    return folder, digests(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", faults.ALL)
+def test_files_torn_cut_and_edited_come_back(chain, tmp_path, engine):
+    tally, (made, expected) = faults.Tally(), chain
+    folder = Path(shutil.copytree(made, tmp_path / "chain", symlinks=True))
+    faults.tear(folder, engine, random.Random(engine), expected, tally, shares=1)
+    faults.by_hand(folder, engine, expected, tally)
+    faults.kill_chain(folder, engine, 1, random.Random(engine), expected, tally)
+    assert tally.lost == []
+    assert sum(tally.injected.values()) >= 10
+
+
+@pytest.mark.slow
+def test_a_second_command_a_dead_engine_and_a_damaged_cache_harm_nothing(chain, tmp_path):
+    tally, (made, expected) = faults.Tally(), chain
+    folder = Path(shutil.copytree(made, tmp_path / "chain", symlinks=True))
+    faults.damage_cache(folder, expected, tally)
+    faults.two_commands(folder, expected, tally)
+    faults.engine_dies(folder, expected, tally)
+    assert tally.lost == []
+    assert sum(tally.injected.values()) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to act for two users")
+def test_two_users_share_a_cache(chain):
+    tally, (_, expected) = faults.Tally(), chain
+    with tempfile.TemporaryDirectory(prefix="mebm-users-") as name:  # pytest's own folder is closed to others
+        Path(name).chmod(0o755)
+        faults.two_users(Path(name) / "users", expected, tally)
     assert tally.lost == []
 
 

@@ -100,21 +100,21 @@ def test_from_archive_to_table_in_both_engines(project, tmp_path):
     assert quality["preprocessing"] == "pytorch_fid"
     assert "do not fill 2048 dimensions" in quality["warning"]
 
-    # DVC makes the same artifacts from the same archives; of data sets three, since it runs one job at a time, with
+    # DVC makes the same artifacts from the same archives; of data sets two, since it runs one job at a time, with
     # ImageNet's other layout. The steps table holds a time, which is never the same twice.
     downloads = tmp_path / "downloads"
     for path in downloads.glob("Imagenet32_*_npz.zip"):
         path.unlink()
     archives.imagenet32(downloads, archives.pictures(20), archives.pictures(10, seed=1), "pickle")
     suite = content["suite"]
-    suite["datasets"] = {name: suite["datasets"][name] for name in ("cifar10", "imagenet32", "celeba_hq")}
+    suite["datasets"] = {name: suite["datasets"][name] for name in ("cifar10", "imagenet32")}
     suite["trained"] = {name: run for name, run in suite["trained"].items() if run["dataset"] in suite["datasets"]}
     suite["runs"] = {**suite["trained"], **suite["imported"]}
-    suite["analysed"] = {"mjem_cifar10": suite["runs"]["mjem_cifar10"]}
+    suite["analysed"] = {}
     two = project("dvc", content)
     run(two, "dvc", "repro")
     first, second = digests(one), digests(two)
-    assert len(second) > 80
+    assert len(second) > 50
     of_the_suite = ("results/tables/", "results/params/all.yaml", "results/params/tables.", "results/params/start.")
     of_the_suite += ("results/params/report.", "results/paper/report.html")
     of_the_suite += ("results/params/metrics.", "results/paper/metrics.json")

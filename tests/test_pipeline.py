@@ -137,37 +137,6 @@ def test_whole_chain_under_both_engines(project):
     run(one, "dvc", "checkout")
     assert digests(one) == made
 
-    # one edited parameter re-runs the jobs that read it, the same ones in both engines
-    run(one, "git", "add", "-A")
-    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    run(one, "git", *identity, "commit", "--quiet", "--message", "first version")
-    content = yaml.safe_load((one / "params.yaml").read_text())
-    content["suite"]["trained"]["mjem"]["train"]["l2_coeff"] = 0.2
-    stages = {**params.TRAINED_STAGES, **params.RUN_STAGES, **params.ANALYSIS_STAGES}
-    expected = {"params", "tables@demo", "metrics@smoke", "report@smoke"} | {f"{stage}@mjem" for stage in stages}
-    for folder, other in ((one, "snakemake"), (two, "dvc")):
-        write_params(folder, content)
-        if other == "snakemake":
-            assert planned(folder) == expected
-            run(folder, "snakemake")
-        else:
-            text = run(folder, "dvc", "repro")
-            ran = set(re.findall(r"Running stage '([^']+)'", text))
-            # DVC looks at contents: what comes out as before stops there, so accuracy or the tables may be spared
-            assert {"params", "train@mjem", "sample@mjem"} <= ran <= expected
-        assert planned(folder) == set()
-        assert stale(folder) == set()
-    assert digests(one) == digests(two) != made
-
-    # versions compare
-    assert "l2_coeff" in run(one, "dvc", "params", "diff", "HEAD")
-    assert "fcd" in run(one, "dvc", "metrics", "diff", "HEAD")
-
-    # a parameter of the pictures trains nothing
-    content["plots"]["grid_columns"] = 5
-    write_params(one, content)
-    assert not {job for job in planned(one) if job.startswith(("train", "features"))}
-
 
 @pytest.mark.slow
 def test_files_that_came_with_a_checkout_do_not_pass_for_results(project):
@@ -184,9 +153,10 @@ def test_files_that_came_with_a_checkout_do_not_pass_for_results(project):
 
 @pytest.mark.slow
 def test_the_demo_reaches_its_figures(project):
-    """The default suite as `make` runs it: what the README promises of it holds."""
+    """The default suite's trainings as `make` runs them: what the README promises of them holds."""
     folder = project("demo", yaml.safe_load((ROOT / "params.yaml").read_text()))
-    run(folder, "snakemake")
+    targets = [f"results/{name}/quality.json" for name in ("mebm_mnist", "mjem_mnist")]
+    run(folder, "snakemake", *targets, "results/mjem_mnist/accuracy.json", "results/baseline/mnist/initial.json")
     results = folder / "results"
     initial = json.loads((results / "baseline" / "mnist" / "initial.json").read_text())
     for name in ("mebm_mnist", "mjem_mnist"):

@@ -108,7 +108,7 @@ def test_inputs_from_outside_count_by_content_and_as_they_were_where_they_are_no
     (folder / "pictures" / "cats" / "b.png").write_bytes(b"1")
     second = found()
     assert all(first[stage] != second[stage] for stage in ("reference", "compared"))
-    records.write(params.load(folder / "params.yaml"), RECORDS)
+    records.write(params.load(folder / "params.yaml"), "results/params")
     (folder / "statistics.npz").unlink()
     shutil.rmtree(folder / "pictures")
     assert found() == second

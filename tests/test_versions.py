@@ -100,17 +100,6 @@ def test_a_clone_pulls_from_s3_and_has_nothing_to_do(project, tmp_path, monkeypa
         server.stop()
 
 
-def test_going_back_to_an_older_version_trains_nothing(project):
-    before = digests(project)
-    run(project, "snakemake", "--config", "set=runs.mjem.train.n_steps=1")
-    commit(project, "one step")
-    assert digests(project) != before
-    run(project, "git", "checkout", "--quiet", "HEAD~1")
-    run(project, "dvc", "checkout")
-    assert nothing_to_do(project)
-    assert digests(project) == before
-
-
 def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(project):
     override = ("--config", "set=runs.mjem.train.n_steps=1")
     text = (project / "params.yaml").read_text()
