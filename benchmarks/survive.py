@@ -55,7 +55,7 @@ def chain(root: Path, kills: int, rng: random.Random, tally: faults.Tally) -> No
     faults.damage_cache(copy("cache"), expected, tally)
     faults.two_commands(copy("two_commands"), expected, tally)
     faults.engine_dies(copy("engine"), expected, tally)
-    faults.two_users(root / "users", expected, tally)
+    faults.two_users(root / "users", reference, expected, tally)
 
 
 def main() -> int:

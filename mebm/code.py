@@ -8,11 +8,15 @@ module that names them; C++ without its comments and formatting.
 
 import ast
 import hashlib
+import json
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mebm.errors import DataError
+from mebm.files import write_text
 
 PACKAGES = ("mebm", "stages")
 # Modules that carry parameters, files, messages and schedules, and decide no number. They are not followed.
@@ -25,6 +29,9 @@ CARRIERS = frozenset(
     }
 )
 ROOT = Path(__file__).resolve().parent.parent  # of the code that runs
+KEPT = Path(".state/code.json")
+_WORD = re.compile(r"[\w-]+(\.[\w-]+)+")  # that could be a file's name
+_new: dict[Path, dict[str, list]] = {}
 _CPP_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\w+|[^\s\w]')
 _CPP_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\')', re.DOTALL)
 
@@ -46,80 +53,110 @@ def of_stage(stage: str, without: frozenset[str] = frozenset(), root: Path = ROO
     return {path: fingerprint(root, path) for path in sorted(found)}
 
 
-@cache
 def fingerprint(root: Path, path: str) -> str:
     """16 hexadecimal digits of what a file means. Raises DataError for a module that is not Python."""
-    return _digest(_meaning(_parsed(root, path)) if path.endswith(".py") else _text((root / path).read_bytes(), path))
+    return _read(root, path).fingerprint
 
 
 def fingerprint_of(content: bytes, path: str) -> str:
     """The same for a content that a file had. Raises DataError for a module that is not Python."""
-    return _digest(_meaning(_parse(content, path)) if path.endswith(".py") else _text(content, path))
+    return _Module.of(content, path).fingerprint
+
+
+def save(root: Path = ROOT) -> None:
+    """Keep what was read of contents that were not known, so that they are parsed once."""
+    kept, new = _kept(root), _new.pop(root, None)
+    if new:
+        with suppress(DataError):  # unwritable: they are parsed again
+            write_text(root / KEPT, json.dumps({"by": _own_version(), "contents": kept | new}))
+
+
+def forget() -> None:
+    """Drop what was read, for a process that outlives an edit."""
+    for function in (of_stage, _mentions, _read, _kept, _data_files):
+        function.cache_clear()
+
+
+class _Module(NamedTuple):
+    """What is kept of a content: its fingerprint, the modules that it imports, and words that could name data files."""
+
+    fingerprint: str
+    modules: list[str]
+    words: list[str]
+
+    @classmethod
+    def of(cls, content: bytes, path: str) -> "_Module":
+        if not path.endswith(".py"):  # a template names those that it takes in
+            text = content.decode(errors="replace").replace("\r\n", "\n")
+            meaning = _cpp_meaning(text) if path.endswith((".cpp", ".h")) else text
+            return cls(_digest(meaning), [], sorted(filter(_WORD.fullmatch, set(re.findall(r"[\w.-]+", text)))))
+        try:
+            tree = ast.parse(content, filename=path)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", None) or error
+            line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+            raise DataError(f"{path}{line}: is not Python that can be read ({reason}); mend it first") from error
+        modules, words = [], set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                folder = Path(path).parent.parts
+                base = folder[: len(folder) - node.level + 1] if node.level else ()
+                module = ".".join((*base, *([node.module] if node.module else [])))
+                modules += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                modules += [alias.name for alias in node.names]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _WORD.fullmatch(node.value):
+                words.add(node.value)
+        own = [module for module in dict.fromkeys(modules) if module.split(".")[0] in PACKAGES]
+        return cls(_digest(_meaning(tree)), own, sorted(words))
+
+
+@cache
+def _read(root: Path, path: str) -> _Module:
+    try:
+        content = (root / path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    # a relative import means another module in another folder
+    key = hashlib.sha256(b"\0".join([Path(path).parent.as_posix().encode(), path.rpartition(".")[2].encode(), content]))
+    kept = _kept(root).get(key.hexdigest())
+    if kept is not None:
+        return _Module(*kept)
+    found = _Module.of(content, path)
+    _new.setdefault(root, {})[key.hexdigest()] = list(found)
+    return found
+
+
+@cache
+def _kept(root: Path) -> dict[str, list]:
+    try:
+        record = json.loads((root / KEPT).read_text(encoding="utf-8"))
+        return record["contents"] if record["by"] == _own_version() else {}
+    except (OSError, ValueError, KeyError, TypeError):  # the first time, or damaged
+        return {}
+
+
+@cache
+def _own_version() -> str:
+    return _digest(Path(__file__).read_text(encoding="utf-8"))
 
 
 def _digest(meaning: str) -> str:
     return hashlib.sha256(meaning.encode()).hexdigest()[:16]
 
 
-def _text(content: bytes, path: str) -> str:
-    text = content.decode(errors="replace").replace("\r\n", "\n")
-    return _cpp_meaning(text) if path.endswith((".cpp", ".h")) else text
-
-
-def forget() -> None:
-    """Drop what was read, for a process that outlives an edit."""
-    for function in (of_stage, fingerprint, _mentions, _parsed, _data_files):
-        function.cache_clear()
-
-
-@cache
-def _parsed(root: Path, path: str) -> ast.Module:
-    try:
-        content = (root / path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return _parse(content, path)
-
-
-def _parse(content: bytes, path: str) -> ast.Module:
-    try:
-        return ast.parse(content, filename=path)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or error
-        line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
-        raise DataError(f"{path}{line}: is not Python that can be read ({reason}); mend it first") from error
-
-
 @cache
 def _mentions(root: Path, path: str) -> tuple[str, ...]:
     """Files of the project that a file imports, wherever in it, and the packages' data files that it names."""
-    if not path.endswith(".py"):  # a template names those that it takes in
-        return _beside(root, set(re.findall(r"[\w.-]+", (root / path).read_text(encoding="utf-8"))))
-    folder, found, words = Path(path).parent, [], set()
-    for node in ast.walk(_parsed(root, path)):
-        if isinstance(node, ast.ImportFrom):
-            base = folder.parts[: len(folder.parts) - node.level + 1] if node.level else ()
-            module = ".".join((*base, *([node.module] if node.module else [])))
-            modules = [module, *(f"{module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            words.add(node.value)
-            continue
-        else:
-            continue
-        for module in modules:
-            parts = module.split(".")
-            if parts[0] in PACKAGES:  # and the packages that it lies in, whose __init__ runs as well
-                stems = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-                names = [name for stem in stems for name in (f"{stem}.py", f"{stem}/__init__.py")]
-                found += [name for name in names if (root / name).is_file()]
-    return tuple(dict.fromkeys([*found, *_beside(root, words)]))
-
-
-def _beside(root: Path, words: set[str]) -> tuple[str, ...]:
-    """Data files of the packages that are named by one of the words."""
-    return tuple(path for path in _data_files(root) if Path(path).name in words)
+    module, found = _read(root, path), []
+    for name in module.modules:  # and the packages that it lies in, whose __init__ runs as well
+        parts = name.split(".")
+        stems = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+        files = [file for stem in stems for file in (f"{stem}.py", f"{stem}/__init__.py")]
+        found += [file for file in files if (root / file).is_file()]
+    words = set(module.words)
+    found += [file for file in _data_files(root) if Path(file).name in words]
+    return tuple(dict.fromkeys(found))
 
 
 @cache

@@ -11,19 +11,22 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from mebm import records
+from mebm import code, records
 from mebm.errors import DataError, one_line
+from mebm.files import write_text
 from mebm.hashes import Hashes, md5
 from mebm.params import Params
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 
 LOCK = Path("dvc.lock")
+READ, MANY = Path(".state/lock.json"), 50  # what the lock file of so many jobs held when it was last read
 WRITTEN = 1.0  # s, in which a write of the lock file ends
 SHOWN = 3  # names in a line of an explanation
 
@@ -73,6 +76,7 @@ def make_plan(graph: Graph, params: Params, text: str, root: Path = Path("."), f
     planner = _Planner(graph, params, text, root, frozenset(forced))
     plan = planner.plan()
     planner.hashes.save()
+    code.save(root.resolve())
     return plan
 
 
@@ -99,6 +103,11 @@ def _parsed(path: Path) -> dict[str, dict]:
         return {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); restore it") from error
+    kept, key = path.parent / READ, md5(text.encode())
+    with suppress(OSError, ValueError, KeyError, TypeError):  # read before: hundreds of jobs take a second as YAML
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if known["md5"] == key:
+            return known["stages"]
     try:
         stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         for stage in stages.values():
@@ -107,6 +116,9 @@ def _parsed(path: Path) -> dict[str, dict]:
                 if not all(isinstance(word, str) for entry in entries for word in entry):
                     raise TypeError("a path or an md5 is no text")
             stage["cmd"]
+        if len(stages) > MANY:
+            with suppress(DataError):
+                write_text(kept, json.dumps({"md5": key, "stages": stages}))
         return stages
     except (KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         cure = "`python -m mebm.mend` restores it; after a merge, settle it first"

@@ -1,12 +1,15 @@
 """Options, fixtures and the rule for GPU tests."""
 
+import fcntl
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import smoke
 import torch
-from engines import copy_project
+from engines import copy_project, run
 
 from mebm.data import ImageSet, load_images
 from mebm.datasets import prepare
@@ -52,6 +55,26 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 def project(tmp_path: Path) -> Callable[..., Path]:
     """Makes a copy of the project's pipeline in a folder of that name, with the smoke parameters or other ones."""
     return lambda name, content=None: copy_project(tmp_path / name, content)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A committed project whose suite, without analyses, Snakemake has made; once for all workers, to be copied."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, done = root / "finished", root / "finished.done"
+    with open(root / "finished.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            copy_project(folder, smoke.small_params())
+            run(folder, "git", "config", "user.name", "x")
+            run(folder, "git", "config", "user.email", "x@example.org")
+            run(folder, "snakemake")
+            run(folder, "git", "add", "--all")
+            run(folder, "git", "commit", "--quiet", "--message", "results")
+            done.touch()
+    return folder
 
 
 @pytest.fixture

@@ -30,6 +30,13 @@ def smoke_params() -> dict:
     return content | {"runs": {}, "suites": {}, "suite": suite("smoke", {"digits": {}}, runs, analysed=("mjem",))}
 
 
+def small_params() -> dict:
+    """The smoke parameters without analyses."""
+    content = smoke_params()
+    content["suite"] |= {"analysed": {}}
+    return content
+
+
 def section(name: str, **changes) -> params.Section:
     """A section of the smoke parameters with changes, checked."""
     return params.SECTIONS[name](**{**smoke_params()[name], **changes})

@@ -69,10 +69,10 @@ def test_a_second_command_a_dead_engine_and_a_damaged_cache_harm_nothing(chain, 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to act for two users")
 def test_two_users_share_a_cache(chain):
-    tally, (_, expected) = faults.Tally(), chain
+    tally, (made, expected) = faults.Tally(), chain
     with tempfile.TemporaryDirectory(prefix="mebm-users-") as name:  # pytest's own folder is closed to others
         Path(name).chmod(0o755)
-        faults.two_users(Path(name) / "users", expected, tally)
+        faults.two_users(Path(name) / "users", made, expected, tally)
     assert tally.lost == []
 
 

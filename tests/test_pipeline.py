@@ -139,19 +139,6 @@ def test_whole_chain_under_both_engines(project):
 
 
 @pytest.mark.slow
-def test_files_that_came_with_a_checkout_do_not_pass_for_results(project):
-    folder = project("planted")
-    run(folder, "snakemake", "results/tables/demo.md")
-    true = (folder / "results" / "tables" / "demo.md").read_text()
-    # the same sources beside a planted lock file, as a clone of a repository that holds one would have
-    clone = project("clone")
-    shutil.copy(folder / "dvc.lock", clone / "dvc.lock")
-    run(clone, "snakemake", "results/tables/demo.md")
-    assert (clone / "results" / "tables" / "demo.md").read_text() == true
-    assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()
-
-
-@pytest.mark.slow
 def test_the_demo_reaches_its_figures(project):
     """The default suite's trainings as `make` runs them: what the README promises of them holds."""
     folder = project("demo", yaml.safe_load((ROOT / "params.yaml").read_text()))

@@ -9,29 +9,10 @@ import pytest
 import smoke
 import yaml
 from edits import DECISIVE, HARMLESS
-from engines import copy_project, digests, planned, run, stale, write_params
+from engines import digests, planned, run, stale, write_params
 
 pytestmark = pytest.mark.slow
 OTHER_VALUE = "runs.mjem.train.n_steps=1"
-
-
-def small_params(**suite) -> dict:
-    """The smoke parameters without analyses."""
-    content = smoke.smoke_params()
-    content["suite"] |= {"analysed": {}, **suite}
-    return content
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A committed project whose suite Snakemake has made."""
-    folder = copy_project(tmp_path_factory.mktemp("staleness") / "finished", small_params())
-    run(folder, "git", "config", "user.name", "x")
-    run(folder, "git", "config", "user.email", "x@example.org")
-    run(folder, "snakemake")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "results")
-    return folder
 
 
 @pytest.fixture
@@ -131,7 +112,7 @@ def test_other_profiles_hold_the_same_stale(folder, other, tmp_path):
 
 def test_suites_change_and_change_back_under_both_engines(folder):
     first = tables(folder)
-    content = small_params()
+    content = smoke.small_params()
     content["suite"] = smoke.suite("second", {"digits": {}}, {"only": {"method": "M-EBM", "dataset": "digits"}})
     for there, back in ((("dvc", "repro"), ("snakemake",)), (("snakemake",), ("dvc", "repro"))):
         write_params(folder, content)
@@ -185,7 +166,7 @@ def test_leftovers_of_trial_runs_enter_no_version(folder, tmp_path):
 
 
 def test_only_what_was_asked_for_is_refused_on_a_cpu(project):
-    content = small_params()
+    content = smoke.small_params()
     content["compute"]["cpu_hours"] = 1e-9
     refused = project("refused", content)
     for command, status in ((("snakemake",), 1), (("dvc", "repro"), 255), (("dvc", "repro", "tables@demo"), 255)):
@@ -237,3 +218,12 @@ def test_provenance_stands_beside_results(folder):
     assert (
         json.loads((folder / "results" / "mjem" / "quality.json").read_text())["full"]["provenance"]["device"] == "cpu"
     )
+
+
+def test_a_planted_lock_file_does_not_pass_for_results(finished, project):
+    """The same sources beside the lock file of a run, as a clone of a repository that holds one would have."""
+    clone = project("clone", smoke.small_params())
+    shutil.copy(finished / "dvc.lock", clone / "dvc.lock")
+    run(clone, "snakemake", "results/mjem/accuracy.json")
+    assert (clone / "results/mjem/accuracy.json").read_bytes() == (finished / "results/mjem/accuracy.json").read_bytes()
+    assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()

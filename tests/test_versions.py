@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import smoke
-from engines import copy_project, digests, planned, run, stale
+from engines import digests, planned, run, stale
 
 from mebm import params
 
@@ -19,17 +18,10 @@ def commit(folder: Path, message: str) -> None:
     run(folder, "git", *WHO, "commit", "--quiet", "--message", message)
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
+@pytest.fixture
+def published(finished) -> Path:
     """A project whose results are committed."""
-    content = smoke.smoke_params()
-    content["suite"] = smoke.suite("smoke", {"digits": {}}, content["suite"]["trained"])
-    folder = copy_project(tmp_path_factory.mktemp("versions") / "published", content)
-    run(folder, "git", "config", "user.name", "x")
-    run(folder, "git", "config", "user.email", "x@example.org")
-    run(folder, "snakemake")
-    commit(folder, "results")
-    return folder
+    return finished
 
 
 @pytest.fixture
