@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mebm import params  # noqa: E402
-from mebm.cost import training_cost  # noqa: E402
+from mebm.operations import training_cost  # noqa: E402
 from stages.cost import _size  # noqa: E402
 
 

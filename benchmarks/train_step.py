@@ -23,9 +23,9 @@ import smoke  # noqa: E402
 from baseline import Baseline  # noqa: E402
 
 import mebm.training as training  # noqa: E402
-from mebm.cost import training_cost  # noqa: E402
 from mebm.data import ImageSet  # noqa: E402
 from mebm.gaussian import GaussianInit, fit_gaussian  # noqa: E402
+from mebm.operations import training_cost  # noqa: E402
 
 N_IMAGES = 2000
 

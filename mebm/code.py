@@ -30,9 +30,11 @@ CARRIERS = frozenset(
 )
 ROOT = Path(__file__).resolve().parent.parent  # of the code that runs
 KEPT = Path(".state/code.json")
-_WORD = re.compile(r"[\w-]+(\.[\w-]+)+")  # that could be a file's name
+_WORD = re.compile(r"(?:[\w-]+/)*[\w-]+(\.[\w-]+)+")  # that could be a file's path
 _new: dict[Path, dict[str, list]] = {}
-_CPP_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\w+|[^\s\w]')
+_CPP_TOKEN = re.compile(
+    r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\.?\d(?:[eEpP][-+]|[\w.\'])*|\w+|[-+*/%&|^<>=!:]+|[^\s\w]'
+)
 _CPP_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\')', re.DOTALL)
 
 
@@ -87,9 +89,9 @@ class _Module(NamedTuple):
     @classmethod
     def of(cls, content: bytes, path: str) -> "_Module":
         if not path.endswith(".py"):  # a template names those that it takes in
-            text = content.decode(errors="replace").replace("\r\n", "\n")
+            text = content.decode(errors="surrogateescape").replace("\r\n", "\n")
             meaning = _cpp_meaning(text) if path.endswith((".cpp", ".h")) else text
-            return cls(_digest(meaning), [], sorted(filter(_WORD.fullmatch, set(re.findall(r"[\w.-]+", text)))))
+            return cls(_digest(meaning), [], sorted(filter(_WORD.fullmatch, set(re.findall(r"[\w./-]+", text)))))
         try:
             tree = ast.parse(content, filename=path)
         except (SyntaxError, ValueError, RecursionError) as error:
@@ -107,8 +109,7 @@ class _Module(NamedTuple):
                 modules += [alias.name for alias in node.names]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _WORD.fullmatch(node.value):
                 words.add(node.value)
-        own = [module for module in dict.fromkeys(modules) if module.split(".")[0] in PACKAGES]
-        return cls(_digest(_meaning(tree)), own, sorted(words))
+        return cls(_digest(_meaning(tree)), list(dict.fromkeys(modules)), sorted(words))
 
 
 @cache
@@ -142,7 +143,7 @@ def _own_version() -> str:
 
 
 def _digest(meaning: str) -> str:
-    return hashlib.sha256(meaning.encode()).hexdigest()[:16]
+    return hashlib.sha256(meaning.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @cache
@@ -151,10 +152,14 @@ def _mentions(root: Path, path: str) -> tuple[str, ...]:
     module, found = _read(root, path), []
     for name in module.modules:  # and the packages that it lies in, whose __init__ runs as well
         parts = name.split(".")
+        if parts[0] not in PACKAGES:
+            if (root / f"{parts[0]}.py").is_file() or (root / parts[0] / "__init__.py").is_file():
+                raise DataError(f"{path}: imports {parts[0]}, whose edits nothing would see; move it into mebm/")
+            continue
         stems = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
         files = [file for stem in stems for file in (f"{stem}.py", f"{stem}/__init__.py")]
         found += [file for file in files if (root / file).is_file()]
-    words = set(module.words)
+    words = {word.rpartition("/")[2] for word in module.words}
     found += [file for file in _data_files(root) if Path(file).name in words]
     return tuple(dict.fromkeys(found))
 
@@ -176,6 +181,9 @@ def _meaning(tree: ast.Module) -> str:
         for node in imports
         for alias in node.names
     )
+    if any(isinstance(node, ast.Attribute) and node.attr == "__doc__" for node in ast.walk(tree)):
+        functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))
+        names += [f"{node.name}: {ast.get_docstring(node)}" for node in functions]  # which come out as results
     rest = [node for node in tree.body if node not in imports]
     return "\n".join([*names, *(_said(node) for node in _statements(rest))])
 

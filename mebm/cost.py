@@ -4,47 +4,17 @@ import json
 import platform
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from mebm.energy import ARCHITECTURE, build_model
+from mebm.energy import build_model
 from mebm.errors import DataError
 from mebm.files import read_json, write_json
+from mebm.operations import Cost, forward_flops, network, training_cost
 from mebm.params import Train
-from mebm.training import iterations_per_epoch
 
 CALIBRATION_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Cost:
-    """images: forward passes of one image; flops: floating-point operations (2 per multiply-add) of all networks."""
-
-    iterations: int
-    images: int
-    flops: float
-
-
-def forward_flops(train: Train, shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass through the backbone, counted on the meta device."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = build_model(shape, 1, **_network(train))
-        with FlopCounterMode(display=False) as counter:
-            model.features(torch.empty(2, *shape))
-    return counter.get_total_flops() // 2
-
-
-def training_cost(train: Train, shape: tuple[int, int, int], n_images: int, labelled: bool) -> Cost:
-    """Cost of a run. A training pass costs three forward passes, an SGLD step two: no gradient to weights."""
-    iterations = iterations_per_epoch(train, n_images, labelled) * train.epochs
-    chains = train.batch_size * (6 + 2 * train.n_steps) if train.px_weight else 0
-    classified = 3 * train.label_batch_size if train.pyx_weight else 0
-    images = iterations * (chains + classified)
-    return Cost(iterations, images, float(images) * forward_flops(train, shape))
 
 
 class Rates:
@@ -64,8 +34,8 @@ class Rates:
 
     def of(self, train: Train, shape: tuple[int, int, int], device: torch.device) -> float:
         """The rate of a run's network, measured once in this process."""
-        network = [train.precision, train.batch_size, *_network(train).values()]
-        key = json.dumps([_machine(device), torch.__version__, torch.get_num_threads(), shape, *network])
+        of = [train.precision, train.batch_size, *network(train).values()]
+        key = json.dumps([_machine(device), torch.__version__, torch.get_num_threads(), shape, *of])
         if key not in self._fresh:
             self._fresh[key] = max(_measured(train, shape, device), self._kept.get(key, 0.0))
             with suppress(DataError):  # unwritable: only the next estimate is poorer for it
@@ -76,7 +46,7 @@ class Rates:
 def _measured(train: Train, shape: tuple[int, int, int], device: torch.device) -> float:
     batch = train.batch_size if device.type == "cuda" else min(train.batch_size, 8)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        model = build_model(shape, 1, **_network(train)).to(device).train()
+        model = build_model(shape, 1, **network(train)).to(device).train()
         x = torch.rand(batch, *shape, device=device) * 2 - 1
 
     def seconds() -> float:
@@ -101,10 +71,6 @@ def _machine(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     return next((line for line in lines if line.startswith("model name")), platform.machine()) + platform.node()
-
-
-def _network(train: Train) -> dict:
-    return {key: getattr(train, key) for key in ARCHITECTURE}
 
 
 def estimate(

@@ -4,9 +4,12 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from mebm.errors import StateError
+
+if TYPE_CHECKING:
+    import psutil
 
 LOCK = Path(".state/snakemake.lock")
 UNDER_SNAKEMAKE = "MEBM_JOB"  # set for jobs that Snakemake started, on whatever machine
@@ -19,7 +22,7 @@ def take() -> None:
     file = open(LOCK, "a+", encoding="utf-8")  # noqa: SIM115 held until the process ends
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         file.seek(0)
         raise StateError(_busy("snakemake", file.read().strip())) from error
     file.truncate(0)
@@ -35,7 +38,7 @@ def refuse_beside_snakemake() -> None:
     with open(LOCK, encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise StateError(_busy("snakemake", file.read().strip())) from error
 
 
@@ -48,19 +51,24 @@ def refuse_beside_others() -> None:
         with suppress(psutil.Error):
             if process.pid in own:
                 continue
-            what = _engine(process.cmdline())
+            what = _engine(process)
             if what and process.cwd() == here and process.status() != psutil.STATUS_ZOMBIE:
                 raise StateError(_busy(what, str(process.pid)))
 
 
-def _engine(words: list[str]) -> str:
-    """What a command is, if it makes artifacts."""
+def _engine(process: "psutil.Process") -> str:
+    """What a process is, if it makes artifacts in its folder: a command of DVC's, or a job that an engine started."""
+    words = process.cmdline()
     for at, word in enumerate(words[:3]):
-        if Path(word).name == "dvc" and {"repro", "exp", "checkout", "pull"} & set(words[at + 1 :]):
-            return " ".join(["dvc", *words[at + 1 : at + 4]])
-        if word == "-m" and len(words) > at + 1 and words[at + 1].startswith(("stages.", "mebm.job")):
-            helping = {"-h", "--help"} & set(words)
-            return "" if helping or "stages.cost" in words else " ".join(words[at + 1 : at + 4])
+        said = set(words[at + 1 :])
+        if Path(word).name == "dvc":
+            experiment = said & {"exp", "experiments"} and said & {"run", "apply"} and not said & {"--temp", "--queue"}
+            if experiment or said & {"repro", "checkout", "pull", "commit"}:
+                return " ".join(["dvc", *words[at + 1 : at + 4]])
+        if word == "-m" and len(words) > at + 1:
+            by_engine = words[at + 1].startswith("stages.") and "DVC_STAGE" in process.environ()
+            if by_engine or words[at + 1] == "mebm.job":
+                return " ".join(words[at + 1 : at + 4])
     return ""
 
 

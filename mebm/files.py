@@ -82,7 +82,8 @@ class _Claim:
         self._now: dict[str, str] = {}  # made by this command
         lines = self._record.read_bytes().decode(errors="replace").splitlines() if self._record.is_file() else []
         for digest_, _, name in (line.partition("  ") for line in lines):
-            self._made.setdefault(name, set()).add(digest_)
+            if name and not Path(name).is_absolute() and ".." not in Path(name).parts:  # as a foreign record could say
+                self._made.setdefault(name, set()).add(digest_)
 
     def check(self, names: Iterable[str]) -> None:
         """Raises DataError where one of the files is there and is not the job's own."""

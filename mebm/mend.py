@@ -3,9 +3,10 @@
     python -m mebm.mend          # all of it; `snakemake` does the first two by itself
 
 1. `dvc.lock`, which DVC writes in place: a torn one is replaced by the copy that was kept when the last job started or
-   ended. At most the record of one job is missing there, and DVC's cache still has what that job made.
-2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what: half of one is dropped, and so are entries of processes
-   that are no commands of DVC (numbers are used again after a restart of the machine).
+   ended, or by that of the last commit. What the job made whose record is missing there, DVC's cache still has.
+2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what: half of one is removed. By hand also entries whose
+   number a program on this machine has that is none of DVC's (numbers are used again after a restart): not while other
+   machines of a cluster are at work.
 3. Objects of DVC's cache that this suite needs and whose content is not what their name says: they are removed, and
    what was restored from them gets a new time, so that DVC looks at it and the next run fetches or makes it again.
 """
@@ -13,9 +14,11 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mebm.errors import DataError, MebmError, one_line
@@ -35,12 +38,10 @@ def keep_lock_file(root: Path = Path(".")) -> None:
     source, copy = root / LOCK, root / KEPT
     if not source.is_file() or (copy.is_file() and _stamp(copy) >= _stamp(source)):
         return
-    try:
+    with suppress(MebmError, OSError):  # torn, or no room: the copy before is kept
         if read_lock(source):
             with replacing(copy) as temporary:
                 shutil.copyfile(source, temporary)
-    except MebmError:  # torn, or no room: the copy before is kept
-        pass
 
 
 def _stamp(path: Path) -> int:
@@ -48,80 +49,112 @@ def _stamp(path: Path) -> int:
 
 
 def mend_lock_file(root: Path = Path(".")) -> str:
-    """Put the kept copy in the place of a torn lock file. Returns what was done, or nothing.
+    """Put a whole copy in the place of a torn lock file. Returns what was done, or nothing.
 
-    A file that a merge left is not touched. Raises DataError where it cannot be written.
+    The copy is the kept one, or that of git's last commit. A file that a merge left is not touched. Raises DataError
+    where it cannot be written.
     """
     path = root / LOCK
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if not path.exists() or read_lock(path):
-                return ""
-            text = path.read_text(encoding="utf-8")
-            if text.strip():  # whole, and of no job
-                return ""
-        except DataError:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if any(mark in text for mark in MARKS):
-                return ""
-        if time.monotonic() > until:
-            break
-        time.sleep(0.1)
-    try:
-        kept = (root / KEPT).read_text(encoding="utf-8") if read_lock(root / KEPT) else ""
-    except (DataError, OSError):
-        kept = ""
-    if kept:
-        write_text(path, kept)
-        return f"{LOCK} was torn; the copy kept in {KEPT} is back"
-    path.unlink()
-    return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
-
-
-def mend_rwlock(root: Path = Path(".")) -> str:
-    """Drop half a record of DVC's locks, and entries of processes that are none of DVC's. Returns what was done."""
-    path = root / RWLOCK
-    if not path.is_file():
+    if _is_whole(path):
         return ""
-    from dvc.lock import LockError, make_lock
+    with _dvcs_lock(root, "lock") as free:  # which DVC holds while it writes
+        if not free or _is_whole(path):
+            return ""
+        for name, content in ((f"the copy kept in {KEPT}", _kept(root)), ("that of the last commit", _committed(root))):
+            if content:
+                write_text(path, content)
+                return f"{LOCK} was torn; {name} is back"
+        path.unlink()
+        return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
 
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is nothing to mend: no file, one that can be read, or one that a merge left."""
+    try:
+        return not path.exists() or bool(read_lock(path)) or bool(path.read_text(encoding="utf-8").strip())
+    except DataError:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return any(mark in text for mark in MARKS)
+
+
+def _kept(root: Path) -> str:
+    with suppress(MebmError, OSError):
+        return (root / KEPT).read_text(encoding="utf-8") if read_lock(root / KEPT) else ""
+    return ""
+
+
+def _committed(root: Path) -> str:
+    asked = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, check=False)
+    return asked.stdout.decode(errors="replace") if not asked.returncode else ""
+
+
+@contextmanager
+def _dvcs_lock(root: Path, name: str) -> Iterator[bool]:
+    """Hold a lock of DVC's by its file's name in .dvc/tmp, of the kind that it uses here; whether it was had."""
+    from dvc.lock import LockError, make_lock
+    from dvc.repo import Repo
+
+    folder = root / RWLOCK.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with Repo(str(root)) as repo:
+        hardlink = bool(repo.config["core"].get("hardlink_lock", False))
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            with make_lock(f"{path}.lock", tmp_dir=str(path.parent), friendly=False):  # nobody writes there now
-                return _mended_rwlock(path)
+            with make_lock(str(folder / name), tmp_dir=str(folder), friendly=False, hardlink_lock=hardlink):
+                yield True
+                return
         except LockError:
             if time.monotonic() > until:
-                return ""
+                yield False
+                return
             time.sleep(0.1)
 
 
-def _mended_rwlock(path: Path) -> str:
-    try:
+def mend_rwlock(root: Path = Path("."), drop: bool = False) -> str:
+    """Remove half a record of DVC's locks. Returns what was done.
+
+    drop: also drop entries whose number a process of this machine has that is no command of DVC. Numbers say nothing
+    about other machines of a cluster, so this is for one who knows that none is at work there.
+    """
+    path = root / RWLOCK
+    if not path.is_file() or not (drop or _is_torn(path)):
+        return ""
+    with _dvcs_lock(root, "rwlock.lock") as free:  # which DVC holds while it writes
+        if not free or not path.is_file():
+            return ""
+        if _is_torn(path):
+            path.unlink()
+            return f"{path} was torn and is removed"
         record = json.loads(path.read_text(encoding="utf-8"))
         kept = {
-            "write": {p: entry for p, entry in record.get("write", {}).items() if _is_dvc(entry["pid"])},
-            "read": {p: [e for e in held if _is_dvc(e["pid"])] for p, held in record.get("read", {}).items()},
+            "write": {p: entry for p, entry in record.get("write", {}).items() if _can_hold(entry["pid"])},
+            "read": {p: [e for e in held if _can_hold(e["pid"])] for p, held in record.get("read", {}).items()},
         }
         kept["read"] = {p: held for p, held in kept["read"].items() if held}
+        if kept == {"write": record.get("write", {}), "read": record.get("read", {})}:
+            return ""
+        write_text(path, json.dumps(kept))
+        return f"{path}: locks of processes that are no commands of DVC are dropped"
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        entries = [*record.get("write", {}).values(), *(e for held in record.get("read", {}).values() for e in held)]
+        return not all(isinstance(entry["pid"], int) for entry in entries)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        path.unlink(missing_ok=True)
-        return f"{path} was torn and is removed: no command of DVC is at work"
-    if kept == {"write": record.get("write", {}), "read": record.get("read", {})}:
-        return ""
-    write_text(path, json.dumps(kept))
-    return f"{path}: locks of processes that are no commands of DVC any more are dropped"
+        return True
 
 
-def _is_dvc(process: int) -> bool:
-    """Whether a living process can be one that took a lock of DVC's."""
+def _can_hold(process: int) -> bool:
+    """Whether a lock of this number can be held: not where another program has it now. DVC sees those that are gone."""
     import psutil
 
     try:
         words = psutil.Process(process).cmdline()
     except psutil.Error:
-        return False
+        return True
     return any(name in word for word in words for name in ("dvc", "celery", "mebm.job"))
 
 
@@ -158,7 +191,8 @@ def mend_objects(addresses: Iterable[str] | None = None, root: Path = Path("."))
     for entry in (entry for address in addresses for entry in lock.get(address, {}).get("outs", [])):
         path = root / entry["path"]
         if path.is_file() and not path.is_symlink() and hashes.of(entry["path"]) != entry["md5"]:
-            os.utime(path)  # DVC trusts times, and would still take it for what was recorded
+            with suppress(PermissionError):  # another user's, by a hard link
+                os.utime(path)  # DVC trusts times, and would still take it for what was recorded
     return said
 
 
@@ -184,9 +218,11 @@ def check_inputs(graph: Graph, address: str, root: Path = Path(".")) -> None:
     hashes.save()
 
 
-def mend(root: Path = Path(".")) -> list[str]:
-    """The first two kinds. Returns what was done."""
-    return [line for line in (mend_lock_file(root), mend_rwlock(root)) if line]
+def mend(root: Path = Path("."), drop: bool = False) -> list[str]:
+    """The first two kinds. Returns what was done. drop: as `mend_rwlock` says."""
+    said = [line for line in (mend_lock_file(root), mend_rwlock(root, drop)) if line]
+    keep_lock_file(root)
+    return said
 
 
 def main(argv: list[str]) -> int:
@@ -194,7 +230,7 @@ def main(argv: list[str]) -> int:
         print("error: usage: python -m mebm.mend, in the project's folder", file=sys.stderr)
         return 2
     try:
-        said = [*mend(), *mend_objects()]
+        said = [*mend(drop=True), *mend_objects()]
     except (MebmError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1

@@ -65,7 +65,10 @@ class Graph:
             over, each = definition["foreach"], definition["do"]
             outs = _outputs(each)
             self._patterns[stage] = [out.replace("${key}", "{name}").replace("${item}", "{name}") for out in outs]
-            for name, values in self._entries[tuple(over) if isinstance(over, list) else over].items():
+            entries = self._entries.get(tuple(over) if isinstance(over, list) else over)
+            if entries is None:
+                raise ParamsError(f"{path}: stages.{stage}.foreach: is {over!r}, which is not understood")
+            for name, values in entries.items():
                 self._add(f"{stage}@{name}", stage, name, each, {"key": name, **values})
 
     def of(self, stage: str) -> list[Job]:

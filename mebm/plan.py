@@ -27,7 +27,7 @@ from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 
 LOCK = Path("dvc.lock")
 READ, MANY = Path(".state/lock.json"), 50  # what the lock file of so many jobs held when it was last read
-WRITTEN = 1.0  # s, in which a write of the lock file ends
+WRITTEN = 2.0  # s without a change, after which nobody is writing a file
 SHOWN = 3  # names in a line of an explanation
 
 
@@ -83,15 +83,20 @@ def make_plan(graph: Graph, params: Params, text: str, root: Path = Path("."), f
 def read_lock(path: Path) -> dict[str, dict]:
     """What DVC's lock file says of every job, by address; nothing where there is none.
 
-    Raises DataError for one that cannot be read, as a merge can leave it. DVC writes it in place, so one that is being
-    written is looked at again for a moment.
+    Raises DataError for one that cannot be read, as a merge can leave it. DVC writes it in place, which takes seconds
+    for hundreds of jobs, so one that cannot be read is looked at again until it has not changed for a while.
     """
-    until = time.monotonic() + WRITTEN
+    stamp, since = None, time.monotonic()
     while True:
         try:
             return _parsed(path)
         except DataError:
-            if time.monotonic() > until:
+            found = path.stat() if path.exists() else None
+            now = (found.st_mtime_ns, found.st_size) if found else None
+            if now != stamp:
+                stamp, since = now, time.monotonic()
+            # DVC's first bytes come late, so a file that is still empty is given more time
+            if time.monotonic() - since > (WRITTEN if now and now[1] else 2 * WRITTEN):
                 raise
         time.sleep(0.05)
 
@@ -112,10 +117,13 @@ def _parsed(path: Path) -> dict[str, dict]:
         stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         for stage in stages.values():
             for kind in ("deps", "outs"):
-                entries = [(entry["path"], entry["md5"]) for entry in stage.get(kind, [])]
-                if not all(isinstance(word, str) for entry in entries for word in entry):
-                    raise TypeError("a path or an md5 is no text")
-            stage["cmd"]
+                for entry in stage.get(kind, []):
+                    if not isinstance(entry["path"], str) or not isinstance(entry["md5"], str):
+                        raise TypeError("a path or an md5 is no text")
+                    if None in entry.values():  # as a cut leaves it, which DVC refuses
+                        raise TypeError("an entry is cut")
+            if not isinstance(stage["cmd"], str):
+                raise TypeError("a command is no text")
         if len(stages) > MANY:
             with suppress(DataError):
                 write_text(kept, json.dumps({"md5": key, "stages": stages}))
@@ -137,7 +145,7 @@ def cache_folder(root: Path = Path(".")) -> Path:
             found = config.get("cache", "dir", fallback=None)
         except (configparser.Error, OSError, ValueError):
             continue
-        folder = file.parent / found if found else folder
+        folder = file.parent / Path(found.strip("'\"")).expanduser() if found else folder
     return folder
 
 

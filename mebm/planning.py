@@ -1,10 +1,12 @@
 """What the Snakefile asks: the graph with its stale jobs, and what has to hold before the first job starts."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from mebm.files import refuse_links, write_text
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 from mebm.plan import Plan, cache_folder, make_plan
 
-REASONS = Path(".state/stale.txt")  # why jobs are stale; newer than everything when it is written
+# Why jobs are stale; newer than everything when it is written. Each process has its own, since Snakemake compares a
+# finished output with its inputs once more, and a second command would have made them newer.
+REASONS = Path(f".state/stale.{os.getpid()}.txt")
 FORCED = Path(".state/forced.txt")  # for processes of the same run elsewhere
 FILE = Path("params.yaml")
 STAMP = ".snakemake_timestamp"  # whose time Snakemake takes for that of the folder it is in
@@ -71,12 +75,22 @@ class Planned:
         plan = make_plan(self.graph, self.params, self._text, forced=self.forced) if self.forced else self._plan
         said = _about_the_cache() + plan.text(self.graph.needed(settings.targets))
         print(said, end="", file=sys.stderr)
-        outputs = (Path(out) for job in self.graph.jobs.values() for out in job.outs)
-        times = [path.stat().st_mtime for out in outputs for path in (out, out / STAMP) if path.exists()]
+        _remove_old_reasons()
         write_text(REASONS, f"{time.time_ns()}\n{said}")  # other bytes each time, so that no recorded hash is its own
-        newest = max([*times, time.time()]) + 1
-        os.utime(REASONS, (newest, newest))
+        self._date_reasons()
         return plan
+
+    def _date_reasons(self) -> None:
+        """Make the file of reasons newer than every output, by the clock of the disk that it lies on.
+
+        What has a time in the future, by a clock that was wrong, gets that of now, since new outputs must be newer.
+        """
+        now = REASONS.stat().st_mtime
+        for out in (Path(out) for job in self.graph.jobs.values() for out in job.outs):
+            for path in (out, out / STAMP):
+                with suppress(OSError):  # missing, or another user's
+                    if path.lstat().st_mtime >= now:
+                        os.utime(path, (now - 0.01, now - 0.01), follow_symlinks=False)
 
     def inputs(self, stage: str, name: str, ancient: Callable[[str], str]) -> list[str]:
         """Inputs of a job for Snakemake: with the file of reasons if it is stale, else such whose times do not count.
@@ -118,6 +132,15 @@ class Planned:
             raise ParamsError("nothing was started, for the reason above")
 
 
+def _remove_old_reasons() -> None:
+    import psutil
+
+    for path in REASONS.parent.glob("stale.*.txt"):
+        number = path.name.split(".")[1]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            path.unlink(missing_ok=True)
+
+
 def _about_the_cache() -> str:
     """In a second worktree without a cache: how to share that of the first."""
     if not Path(".git").is_file() or cache_folder().exists():
@@ -126,7 +149,7 @@ def _about_the_cache() -> str:
     first = Path(asked.stdout.strip()).resolve().parent / ".dvc" / "cache"
     if asked.returncode or not first.is_dir():
         return ""
-    share = f"`dvc cache dir --local {first}`"
+    share = f"`dvc cache dir --local {shlex.quote(str(first))}`"
     return (
         f"note: this worktree has no cache; {share} shares that of the first, and `dvc checkout` takes it from there\n"
     )

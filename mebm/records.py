@@ -75,6 +75,13 @@ def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
 
 @cache
 def _signature(path: Path) -> str | None:
+    try:
+        return _read_signature(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _read_signature(path: Path) -> str | None:
     if path.is_file():
         return digest(path, "md5")
     if not path.is_dir():

@@ -6,6 +6,7 @@ works.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from mebm.errors import DataError
@@ -23,7 +24,9 @@ def remove_strays(graph: Graph, address: str, root: Path = Path(".")) -> list[st
     strays = _strays(graph, address, root)
     hashes, objects = Hashes(root), cache_folder(root) / "files" / "md5"
     for path in strays:
-        hash_ = hashes.of(path) or ""
+        hash_ = hashes.of(path)
+        if hash_ is None:  # another job, which reads the same folder, has removed it
+            continue
         if not (objects / hash_[:2] / hash_[2:]).is_file():
             raise DataError(
                 f"{path}: no job of this suite makes it, and DVC's cache does not hold it, but {address} reads the "
@@ -31,10 +34,11 @@ def remove_strays(graph: Graph, address: str, root: Path = Path(".")) -> list[st
             )
     for path in strays:
         (root / path).unlink(missing_ok=True)
-        for folder in Path(path).parents:
-            if folder.as_posix() in graph.folders or any((root / folder).iterdir()):
-                break
-            (root / folder).rmdir()
+        with suppress(OSError):  # not empty, or gone already
+            for folder in Path(path).parents:
+                if folder.as_posix() in graph.folders:
+                    break
+                (root / folder).rmdir()
     return strays
 
 

@@ -7,12 +7,13 @@
     git add dvc.lock && git commit
 
 A job that only one side has is taken. One that both have differently is taken from the side whose record fits
-params.yaml as it is now, and from ours where both or neither do: if that is not the present one, it is stale, as in any
-version. Outputs of the jobs that were taken are then checked out.
+params.yaml as it is now and whose inputs are those that were taken, and from ours where both or neither do: if that is
+not the present one, it is stale, as in any version. Outputs of the jobs that were taken are then checked out.
 """
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -21,24 +22,32 @@ from mebm import params, records
 from mebm.errors import DataError, MebmError, one_line
 from mebm.files import write_text
 from mebm.hashes import md5
-from mebm.pipeline import RECORDS
+from mebm.pipeline import RECORDS, Graph
 from mebm.plan import LOCK, read_lock
 
 
-def unite(ours: dict[str, dict], theirs: dict[str, dict], present: dict[str, str]) -> dict[str, dict]:
+def unite(
+    ours: dict[str, dict], theirs: dict[str, dict], present: dict[str, str], order: Iterable[str] = ()
+) -> dict[str, dict]:
     """The jobs of both lock files by address.
 
-    present: MD5 of each record as it is now, by path.
+    present: MD5 of each record as it is now, by path; order: addresses, each after those whose outputs it reads, since
+    of two jobs that fit the one counts that was made from what was taken so far.
     """
+    made: dict[str, str] = {}
 
-    def fits(job: dict) -> bool:
-        own = [entry for entry in job.get("deps", []) if entry["path"] in present]
-        return bool(own) and all(entry["md5"] == present[entry["path"]] for entry in own)
+    def score(job: dict) -> tuple[bool, bool]:
+        deps = {entry["path"]: entry["md5"] for entry in job.get("deps", [])}
+        own = [path for path in deps if path in present]
+        fits = bool(own) and all(deps[path] == present[path] for path in own)
+        return fits, all(made.get(path, hash_) == hash_ for path, hash_ in deps.items())
 
-    united = dict(ours)
-    for address, job in theirs.items():
-        if address not in ours or (fits(job) and not fits(ours[address])):
-            united[address] = job
+    united = {}
+    for address in dict.fromkeys([*order, *ours, *theirs]):
+        sides = [side[address] for side in (ours, theirs) if address in side]
+        if sides:
+            united[address] = max(sides, key=score)  # the first of equals
+            made |= {entry["path"]: entry["md5"] for entry in united[address].get("outs", [])}
     return united
 
 
@@ -50,9 +59,10 @@ def main(argv: list[str]) -> int:
         ours, theirs = _sides(argv[0] if argv else None)
         settings = params.load("params.yaml")
         present = {f"{RECORDS}/{name}": md5(text.encode()) for name, text in records.texts(settings).items()}
-        united = unite(ours, theirs, present)
+        order = [job.address for job in Graph("dvc.yaml", settings).ordered()]
+        united = unite(ours, theirs, present, order)
         write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
-        done = subprocess.run(["dvc", "checkout", "--quiet"], check=False).returncode
+        done = subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=False).returncode
     except (MebmError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
@@ -65,9 +75,9 @@ def main(argv: list[str]) -> int:
 def _sides(revision: str | None) -> tuple[dict[str, dict], dict[str, dict]]:
     """Our jobs and theirs. Raises DataError where there is no merge in progress, or no such revision."""
     if revision is not None:
-        return read_lock(LOCK), _at(f"{revision}:{LOCK}", f"{revision}: holds no {LOCK}, or is no revision")
+        return read_lock(LOCK), _at(f"{revision}:./{LOCK}", f"{revision}: holds no {LOCK}, or is no revision")
     missing = f"{LOCK}: is in no conflict of a merge; name a revision, or start with `git merge`"
-    return _at(f":2:{LOCK}", missing), _at(f":3:{LOCK}", missing)
+    return _at(f":2:./{LOCK}", missing), _at(f":3:./{LOCK}", missing)
 
 
 def _at(name: str, missing: str) -> dict[str, dict]:

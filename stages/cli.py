@@ -161,7 +161,8 @@ def _owned(args: argparse.Namespace, names: Iterable[str] | None) -> AbstractCon
 
 
 def _is_job(args: argparse.Namespace) -> bool:
-    return os.environ.get("DVC_STAGE") == f"{args.stage}@{args.name}"
+    # in a folder below, DVC puts the path of dvc.yaml before it
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2] == f"{args.stage}@{args.name}"
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

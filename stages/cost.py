@@ -61,7 +61,7 @@ def _asked_of_dvc() -> list[str] | None:
 
     for process in psutil.Process().parents():
         words = process.cmdline()
-        at = next((n for n, word in enumerate(words[:2]) if Path(word).name == "dvc"), None)
+        at = next((n for n, word in enumerate(words[:3]) if Path(word).name == "dvc"), None)
         if at is None:
             continue
         from dvc.cli import parse_args
@@ -71,7 +71,12 @@ def _asked_of_dvc() -> list[str] | None:
                 asked = parse_args(words[at + 1 :])
         except Exception:  # DVC has read these words, so they are of another command than is looked for
             return None
-        return list(asked.targets) if asked.cmd in ("repro", "exp", "experiments") and "targets" in asked else None
+        if asked.cmd not in ("repro", "exp", "experiments") or "targets" not in asked:
+            return None
+        targets = [target.rpartition("dvc.yaml:")[2] for target in asked.targets]
+        wide = any(getattr(asked, name, False) for name in ("recursive", "glob", "downstream", "all_pipelines"))
+        everything = wide or any(target.endswith("dvc.yaml") for target in targets)
+        return [] if everything else targets
     return None
 
 

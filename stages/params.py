@@ -6,13 +6,16 @@ and refuses training that would take too long here before anything is downloaded
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from mebm import params, records
+from mebm import engine, mend, params, records
 from mebm.errors import MebmError, one_line
 from mebm.files import refuse_links
 from stages.cost import refuse_what_was_asked
+
+DVC_STAGE = "DVC_STAGE"  # set for the commands of DVC's jobs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     args = parser.parse_args(argv)
     try:
+        if DVC_STAGE in os.environ:
+            engine.refuse_beside_snakemake()
+            mend.keep_lock_file()
         settings = params.load(args.params)
         refuse_links([str(args.out)])
         refuse_what_was_asked(settings)

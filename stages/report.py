@@ -11,10 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from mebm import params, records
-from mebm.cost import training_cost
 from mebm.data import Manifest
 from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
+from mebm.operations import training_cost
 from mebm.pipeline import Graph
 from mebm.report import Analysis, Overview, Run, Source, read_table, render, shown
 from mebm.tables import CAPTIONS, Hours, Measured, Summary

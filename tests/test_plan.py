@@ -135,7 +135,7 @@ def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(fold
     found = plan(folder)
     said = found.text(found.stale)
     assert "train@mebm, train@mjem: train.lr 0.1 -> 0.05\n" in said
-    assert "train@mebm, train@mjem: mebm/loss.py has changed\n" in said
+    assert "train@mebm, train@mjem, report@smoke: mebm/loss.py has changed\n" in said  # whose page tells its cost
     assert "more read what those make" in said
     assert found.text(["dataset@digits"]) == ""
     forced = plan(folder, forced=["dataset@digits"])

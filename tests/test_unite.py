@@ -23,6 +23,19 @@ def test_jobs_of_one_side_are_taken_and_of_two_the_one_that_fits():
         assert unite(ours, theirs, {RECORD: present})["train@a"] == ours["train@a"]
 
 
+def test_of_two_that_fit_the_one_counts_that_was_made_from_what_was_taken():
+    def made(by: str) -> dict[str, dict]:
+        data = {"cmd": "x", "deps": [{"path": "r1", "md5": by}], "outs": [{"path": "train.npz", "md5": by}]}
+        train = job("same", by)
+        train["deps"].append({"path": "train.npz", "md5": by})
+        return {"dataset@a": data, "train@a": train}
+
+    ours, theirs = made("old"), made("new")
+    united = unite(ours, theirs, {"r1": "new", RECORD: "same"}, ["dataset@a", "train@a"])
+    assert united == theirs
+    assert unite(ours, theirs, {"r1": "old", RECORD: "same"}, ["dataset@a", "train@a"]) == ours
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
