@@ -25,12 +25,11 @@ from mebm.errors import DataError, MebmError, one_line
 from mebm.files import replacing, write_text
 from mebm.hashes import Hashes
 from mebm.pipeline import Graph
-from mebm.plan import LOCK, cache_folder, read_lock
+from mebm.plan import LOCK, MARKS, cache_folder, read_lock
 
 KEPT = Path(".state/dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
 PATIENCE = 3.0  # s, in which a file that another process is just writing becomes whole
-MARKS = ("<<<<<<<", ">>>>>>>")  # of a merge, which is for a person to settle
 
 
 def keep_lock_file(root: Path = Path(".")) -> None:
@@ -125,7 +124,7 @@ def mend_rwlock(root: Path = Path("."), drop: bool = False) -> str:
             return ""
         if _is_torn(path):
             path.unlink()
-            return f"{path} was torn and is removed"
+            return f"{path} was damaged; removed it"
         record = json.loads(path.read_text(encoding="utf-8"))
         kept = {
             "write": {p: entry for p, entry in record.get("write", {}).items() if _can_hold(entry["pid"])},
@@ -227,7 +226,10 @@ def mend(root: Path = Path("."), drop: bool = False) -> list[str]:
 
 def main(argv: list[str]) -> int:
     if argv:
-        print("error: usage: python -m mebm.mend, in the project's folder", file=sys.stderr)
+        print(__doc__ if set(argv) <= {"-h", "--help"} else "error: usage: python -m mebm.mend", file=sys.stderr)
+        return 0 if set(argv) <= {"-h", "--help"} else 2
+    if not Path("dvc.yaml").is_file():
+        print("error: dvc.yaml: no such file; run from the project's root folder", file=sys.stderr)
         return 2
     try:
         said = [*mend(drop=True), *mend_objects()]

@@ -680,9 +680,14 @@ def override(path: str | Path, assignments: list[str], write: bool) -> Params:
     for assignment in assignments:
         section, *key = str(assignment).lstrip("+").partition("=")[0].strip().split(".")
         if section != "runs" and key[0] in raw["suite"]["defaults"].get(section, {}):
+            own = (
+                f"set runs.NAME.{section}.{key[0]}, or edit {path}"
+                if section in RUN_SECTIONS
+                else f"edit them in {path}"
+            )
             raise ParamsError(
                 f"{shown(assignment)}: has no effect, since the defaults of the suite {params.suite!r} set "
-                f"{section}.{key[0]}; set runs.NAME.{section}.{key[0]}, or edit {path}"
+                f"{section}.{key[0]}; {own}"
             )
     if write and text != before:
         write_text(path, text)

@@ -27,6 +27,7 @@ from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 
 LOCK = Path("dvc.lock")
 READ, MANY = Path(".state/lock.json"), 50  # what the lock file of so many jobs held when it was last read
+MARKS = ("<<<<<<<", ">>>>>>>")  # of a merge
 WRITTEN = 2.0  # s without a change, after which nobody is writing a file
 SHOWN = 3  # names in a line of an explanation
 
@@ -62,6 +63,8 @@ class Plan:
             end = "; DVC has this result and brings it back from its cache" if cached else ""
             lines.append(f"{', '.join(names[:SHOWN])}{more}: {reason}{end}")
         following = [address for address in self.follows if address in among and address not in self.own]
+        if not lines and PARAMS_STAGE in self.own and PARAMS_STAGE in among and not among & set(self.follows):
+            lines.append("no result is stale; only `params` starts, which takes note of an edit")
         if following and lines:
             lines.append(f"{len(following)} more read what those make, and run if it comes out otherwise")
         return "".join(f"{line}\n" for line in lines)
@@ -129,8 +132,11 @@ def _parsed(path: Path) -> dict[str, dict]:
                 write_text(kept, json.dumps({"md5": key, "stages": stages}))
         return stages
     except (KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        cure = "`python -m mebm.mend` restores it; after a merge, settle it first"
-        raise DataError(f"{path}: cannot be read ({one_line(error)}); {cure}") from error
+        if any(mark in text for mark in MARKS):
+            raise DataError(
+                f"{path}: holds the conflict of a merge; `python -m mebm.unite` takes the jobs of both sides"
+            ) from error
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); `python -m mebm.mend` restores it") from error
 
 
 def cache_folder(root: Path = Path(".")) -> Path:
@@ -199,7 +205,7 @@ class _Planner:
             if said and dep in locked["deps"] and hash_ != locked["deps"][dep]:
                 reasons += self._differences(dep, locked["deps"][dep])
         if not said:
-            return ["has not run yet"], now
+            return ["is not in dvc.lock"], now
         if said["cmd"] != job.cmd:
             reasons.append("its command has changed")
         if set(locked["deps"]) != set(job.deps) or set(locked["outs"]) != set(job.outs):

@@ -42,6 +42,10 @@ class Planned:
         if workflow.is_main_process:
             for line in mend.mend():
                 print(line, file=sys.stderr)
+        if (given := sum(word.startswith("set=") for word in sys.argv)) > 1:
+            raise ParamsError(f"--config: set= is given {given} times, and only the last would count; use 'set=[A, B]'")
+        if values is None or isinstance(values, dict):
+            raise ParamsError("--config set=: is no assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
         self._set = values if isinstance(values, list) else [values]
         self.params = params.override(FILE, self._set, write=False)
         self.graph = Graph("dvc.yaml", self.params)
@@ -72,6 +76,8 @@ class Planned:
             return self._plan
         settings = self._workflow.dag_settings
         settings.rerun_triggers, settings.force_incomplete = frozenset([RerunTrigger.MTIME]), True
+        # where DVC made files, Snakemake would warn that it remembers nothing of them, which does not count here
+        self._workflow.log_missing_metadata_info = self._workflow.log_outdated_metadata_info = lambda: None
         plan = make_plan(self.graph, self.params, self._text, forced=self.forced) if self.forced else self._plan
         said = _about_the_cache() + plan.text(self.graph.needed(settings.targets))
         print(said, end="", file=sys.stderr)

@@ -53,7 +53,11 @@ def unite(
 
 def main(argv: list[str]) -> int:
     if len(argv) > 1 or any(word.startswith("-") for word in argv):
-        print("error: usage: python -m mebm.unite [REV], in the project's folder", file=sys.stderr)
+        helping = set(argv) <= {"-h", "--help"}
+        print(__doc__ if helping else "error: usage: python -m mebm.unite [REV]", file=sys.stderr)
+        return 0 if helping else 2
+    if not Path("dvc.yaml").is_file():
+        print("error: dvc.yaml: no such file; run from the project's root folder", file=sys.stderr)
         return 2
     try:
         ours, theirs = _sides(argv[0] if argv else None)
@@ -62,21 +66,24 @@ def main(argv: list[str]) -> int:
         order = [job.address for job in Graph("dvc.yaml", settings).ordered()]
         united = unite(ours, theirs, present, order)
         write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
-        done = subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=False).returncode
+        # it ends with an error where a job of the suite has never run, which is no matter here
+        subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=False, capture_output=True)
     except (MebmError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     taken = [address for address in theirs if united[address] is theirs[address]]
     print(f"{LOCK}: {len(united)} jobs, {len(taken)} of them from the other side")
-    print("some outputs are not in DVC's cache: `dvc pull` fetches them" if done else "outputs are checked out")
+    outs = [entry["path"] for job in united.values() for entry in job.get("outs", [])]
+    absent = sum(not Path(out).exists() for out in outs)
+    print(f"{absent} outputs are not in DVC's cache: `dvc pull` fetches them" if absent else "outputs are checked out")
     return 0
 
 
 def _sides(revision: str | None) -> tuple[dict[str, dict], dict[str, dict]]:
     """Our jobs and theirs. Raises DataError where there is no merge in progress, or no such revision."""
     if revision is not None:
-        return read_lock(LOCK), _at(f"{revision}:./{LOCK}", f"{revision}: holds no {LOCK}, or is no revision")
-    missing = f"{LOCK}: is in no conflict of a merge; name a revision, or start with `git merge`"
+        return read_lock(LOCK), _at(f"{revision}:./{LOCK}", f"{revision}: holds no {LOCK}, or is not a revision")
+    missing = f"{LOCK}: no merge conflict here; name a revision, or start with `git merge`"
     return _at(f":2:./{LOCK}", missing), _at(f":3:./{LOCK}", missing)
 
 

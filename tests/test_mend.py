@@ -43,7 +43,7 @@ def test_half_a_record_of_locks_is_mended_and_a_whole_one_kept(project, left):
     record = Path(".dvc/tmp/rwlock")
     assert mend.mend_rwlock() == ""
     record.write_text(left)
-    assert "was torn" in mend.mend_rwlock()
+    assert "was damaged" in mend.mend_rwlock()
     assert not record.exists()
     run(Path(), "dvc", "repro", "--force")
     record.write_text('{"read": {}, "write": {}}')

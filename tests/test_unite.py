@@ -40,12 +40,13 @@ def test_of_two_that_fit_the_one_counts_that_was_made_from_what_was_taken():
     ("argv", "status", "message"),
     [
         (["a", "b"], 2, "usage: python -m mebm.unite"),
-        (["nowhere"], 1, "nowhere: holds no dvc.lock, or is no revision"),
-        ([], 1, "dvc.lock: is in no conflict of a merge"),
+        (["nowhere"], 1, "nowhere: holds no dvc.lock, or is not a revision"),
+        ([], 1, "dvc.lock: no merge conflict here"),
     ],
 )
 def test_what_it_cannot_do_is_said_in_a_line(argv, status, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
     assert main(argv) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
