@@ -687,7 +687,7 @@ def override(path: str | Path, assignments: list[str], write: bool) -> Params:
             )
             raise ParamsError(
                 f"{shown(assignment)}: has no effect, since the defaults of the suite {params.suite!r} set "
-                f"{section}.{key[0]}; {own}"
+                f"{section}.{key[0]}; {by_run}edit {path}"
             )
     if write and text != before:
         write_text(path, text)
