@@ -680,11 +680,7 @@ def override(path: str | Path, assignments: list[str], write: bool) -> Params:
     for assignment in assignments:
         section, *key = str(assignment).lstrip("+").partition("=")[0].strip().split(".")
         if section != "runs" and key[0] in raw["suite"]["defaults"].get(section, {}):
-            own = (
-                f"set runs.NAME.{section}.{key[0]}, or edit {path}"
-                if section in RUN_SECTIONS
-                else f"edit them in {path}"
-            )
+            by_run = f"set runs.NAME.{section}.{key[0]}, or " if section in RUN_SECTIONS else ""
             raise ParamsError(
                 f"{shown(assignment)}: has no effect, since the defaults of the suite {params.suite!r} set "
                 f"{section}.{key[0]}; {by_run}edit {path}"
