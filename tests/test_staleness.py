@@ -227,3 +227,14 @@ def test_a_planted_lock_file_does_not_pass_for_results(finished, project):
     run(clone, "snakemake", "results/mjem/accuracy.json")
     assert (clone / "results/mjem/accuracy.json").read_bytes() == (finished / "results/mjem/accuracy.json").read_bytes()
     assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()
+
+
+def test_a_worktree_says_how_to_share_the_cache(folder, tmp_path):
+    run(folder, "git", "worktree", "add", "--quiet", str(tmp_path / "second"))
+    said = run(tmp_path / "second", "snakemake", "-n")
+    share = f"dvc cache dir --local {folder / '.dvc' / 'cache'}"
+    assert f"note: this worktree has no cache; `{share}` shares that of the first" in said
+    run(tmp_path / "second", *share.split())
+    run(tmp_path / "second", "dvc", "checkout")
+    assert tables(tmp_path / "second") == tables(folder)
+    assert planned(tmp_path / "second") == set()
