@@ -17,7 +17,7 @@ TRAIN = {"depth": 10, "width": 1, "n_steps": 1, "batch_size": 8, "label_batch_si
 
 
 def paper_params(files: Path) -> dict:
-    """Every data set of the paper in small, one run of each, and a checkpoint of the release."""
+    """Every data set of the paper in small, runs on one, on large pictures and on a folder, a checkpoint of the release."""
     downloads = files / "downloads"
     weights = archives.inception_weights(files / "weights")
     train, test = archives.pictures(20), archives.pictures(10, seed=1)
@@ -58,7 +58,8 @@ def paper_params(files: Path) -> dict:
     }
     datasets = {name: {"dataset": {"source": name, **changes}} for name, changes in sources.items()}
     datasets["cifar10"] |= {"features": {"preprocessing": "pytorch_fid"}}
-    trained = {f"mebm_{name}": {"method": "M-EBM, K = 1", "dataset": name} for name in sources}
+    with_runs = ("cifar10", "celeba_hq", "mine")  # the others go as far as the table of initial distributions
+    trained = {f"mebm_{name}": {"method": "M-EBM, K = 1", "dataset": name} for name in with_runs}
     trained["mjem_cifar10"] = {"method": "M-JEM", "dataset": "cifar10", "train": {"pyx_weight": 1.0}}
     shutil.copy(RELEASE, files / "released.pt")
     released = {"method": "released M-EBM", "dataset": "cifar10", "checkpoint": str(files / "released.pt")}
@@ -114,7 +115,7 @@ def test_from_archive_to_table_in_both_engines(project, tmp_path):
     two = project("dvc", content)
     run(two, "dvc", "repro")
     first, second = digests(one), digests(two)
-    assert len(second) > 50
+    assert len(second) > 40
     of_the_suite = ("results/tables/", "results/params/all.yaml", "results/params/tables.", "results/params/start.")
     of_the_suite += ("results/params/report.", "results/paper/report.html")
     of_the_suite += ("results/params/metrics.", "results/paper/metrics.json")
