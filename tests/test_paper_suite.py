@@ -17,7 +17,7 @@ TRAIN = {"depth": 10, "width": 1, "n_steps": 1, "batch_size": 8, "label_batch_si
 
 
 def paper_params(files: Path) -> dict:
-    """Every data set of the paper in small, runs on one, on large pictures and on a folder, a checkpoint of the release."""
+    """Every data set of the paper in small, runs on three of them, and a checkpoint of the release."""
     downloads = files / "downloads"
     weights = archives.inception_weights(files / "weights")
     train, test = archives.pictures(20), archives.pictures(10, seed=1)

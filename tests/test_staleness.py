@@ -213,7 +213,7 @@ def test_a_dry_run_says_why(folder):
     set_value(folder)
     said = run(folder, "snakemake", "-n")
     assert "train@mjem: train.n_steps 2 -> 1" in said
-    assert "train@mebm, train@mjem: mebm/loss.py has changed" in said
+    assert "train@mebm, train@mjem, report@smoke: mebm/loss.py has changed" in said
     assert "from its cache" not in said
     run(folder, "git", "checkout", "--quiet", "mebm")
     run(folder, "dvc", "repro", "train@mjem")
