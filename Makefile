@@ -1,4 +1,5 @@
-# `make` runs the demo, `make test` all tests that need no GPU. Both set up .venv first, once.
+# `make` runs the demo, `make test` the tests, `make test-wide` those of more data, more faults and longer runs. All set up
+# .venv first, once.
 PYTHON ?= python3.11
 # Paths are relative, and the shell writes the absolute one, so that blanks and signs in the folder's path are safe.
 # Snakemake needs a cache, which lies in the folder where the user's home cannot be written, and the user's name.
@@ -8,7 +9,7 @@ in_venv = @echo '$(1)'; export PATH="$$PWD/.venv/bin:$$PATH"; \
   id -un >/dev/null 2>&1 || export USER="$${USER:-$$(id -u)}"; $(1)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test install place
+.PHONY: demo test test-wide install place
 demo: install
 	$(call in_venv,snakemake)
 	$(call in_venv,python -m stages.show)
@@ -17,7 +18,10 @@ test: install
 	$(call in_venv,ruff check .)
 	$(call in_venv,ruff format --check .)
 	$(call in_venv,python -m pytest --numprocesses 2 -m "not gpu and not slow")
-	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 -m "slow and not gpu")
+	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "slow and not gpu and not wide")
+
+test-wide: install
+	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "wide and not gpu")
 
 install: .venv/.installed
 

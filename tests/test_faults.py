@@ -13,6 +13,7 @@ import pytest
 from engines import digests, run
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_killed_training_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
     tally = faults.Tally()
@@ -43,6 +44,7 @@ def chain(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     return folder, digests(folder)
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", faults.ALL)
 def test_files_torn_cut_and_edited_come_back(chain, tmp_path, engine):
@@ -66,6 +68,7 @@ def test_a_second_command_a_dead_engine_and_a_damaged_cache_harm_nothing(chain, 
     assert sum(tally.injected.values()) == 5
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 @pytest.mark.skipif(not faults.can_act_for_others(), reason="needs root, and a Python that other users can run")
 def test_two_users_share_a_cache(chain):
@@ -76,6 +79,7 @@ def test_two_users_share_a_cache(chain):
     assert tally.lost == []
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_reading_works_while_training_and_a_second_run_says_what_is_busy(tmp_path):
     folder = faults.make(tmp_path / "busy", 40)

@@ -72,6 +72,7 @@ def paper_params(files: Path) -> dict:
     return content | {"suite": suite}
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_from_archive_to_table_in_both_engines(project, tmp_path):
     content = paper_params(tmp_path)
@@ -125,6 +126,7 @@ def test_from_archive_to_table_in_both_engines(project, tmp_path):
     assert stale(two) == set()
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_single_runs_and_tables_by_name_and_a_failed_run(project, tmp_path):
     content = paper_params(tmp_path)

@@ -86,6 +86,7 @@ def test_a_run_on_two_devices_through_the_documented_command(folder):
     assert sha256(folder / "one" / "checkpoint.pt") == sha256(folder / "two" / "checkpoint.pt")
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_it_resumes_bit_for_bit_and_with_another_number_of_processes(folder):
     write(folder, 2, epochs=12, norm="layer")

@@ -141,6 +141,7 @@ def test_whole_chain_under_both_engines(project, smoke_params):
     assert digests(one) == made
 
 
+@pytest.mark.wide
 @pytest.mark.slow
 def test_the_demo_reaches_its_figures(project):
     """The default suite's M-JEM as `make` trains it: what the README promises of it holds."""

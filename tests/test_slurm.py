@@ -31,6 +31,7 @@ def test_another_slurm_is_left_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.skipif(slurm.missing() is not None, reason=str(slurm.missing()))
 def test_interrupted_training_on_slurm_ends_in_the_bytes_of_a_local_run(tmp_path):
     lines: list[str] = []

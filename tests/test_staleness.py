@@ -118,6 +118,7 @@ def test_other_profiles_hold_the_same_stale(edited_folder, tmp_path):
         assert planned(folder, options=words) == set(), words
 
 
+@pytest.mark.wide
 def test_suites_change_and_change_back_under_both_engines(folder):
     first = tables(folder)
     content = smoke.small_params()
@@ -231,6 +232,7 @@ def test_provenance_stands_beside_results(folder):
     )
 
 
+@pytest.mark.wide
 def test_a_planted_lock_file_does_not_pass_for_results(finished, project):
     """The same sources beside the lock file of a run, as a clone of a repository that holds one would have."""
     clone = project("clone", smoke.small_params())

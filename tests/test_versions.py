@@ -62,6 +62,7 @@ def test_a_clone_pulls_from_a_folder_and_has_nothing_to_do(published, tmp_path):
     assert not list((user / "logs").glob("train.*.log"))
 
 
+@pytest.mark.wide
 def test_a_clone_pulls_from_s3_and_has_nothing_to_do(project, tmp_path, monkeypatch):
     boto3 = pytest.importorskip("boto3")
     server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -119,6 +120,7 @@ def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(proje
     assert "--config sett: unknown" in run(project, "snakemake", "--config", "sett=1", status=1)
 
 
+@pytest.mark.wide
 def test_queued_experiments_run_and_failed_ones_stay_visible(project):
     run(project, "dvc", "exp", "run", "--queue", "--name", "one", "-S", "++runs.mjem.train.n_steps=1")
     run(project, "dvc", "exp", "run", "--queue", "--name", "wrong", "-S", "++runs.mjem.train.n_steps=-1")
