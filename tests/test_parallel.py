@@ -126,7 +126,8 @@ def test_a_batch_that_cannot_be_shared_is_named(folder):
     process = train(folder, "out")
     text, _ = process.communicate()
     assert process.returncode != 0
-    assert "error: train.batch_size is 7, which 2 processes cannot share evenly" in text
+    assert "train.batch_size: is 7, expected a multiple of compute.devices (2)" in text
+    assert text.count("error: ") == 1
     assert not (folder / "out").exists()
 
 
