@@ -100,11 +100,10 @@ def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(proje
     assert (project / "params.yaml").read_text() == text  # a dry run writes nothing
     assert stale(project) == set()
     assert nothing_to_do(project)
-    shutil.move(project / "results" / "mjem" / "train", project / "train")
-    refused = run(project, "snakemake", "--config", "set=runs.mjem.compute.cpu_hours=1e-9", status=1)
+    both = "set=[runs.mjem.compute.cpu_hours=1e-9, runs.mjem.train.n_steps=3]"
+    refused = run(project, "snakemake", "--config", both, status=1)
     assert "mjem: more than compute.cpu_hours (1e-09)" in refused
     assert (project / "params.yaml").read_text() == text
-    shutil.move(project / "train", project / "results" / "mjem" / "train")
     assert nothing_to_do(project)
     run(project, "snakemake", *override)
     assert "n_steps: 1" in (project / "results" / "params" / "train.mjem.yaml").read_text()
