@@ -10,7 +10,7 @@ import time
 from pathlib import Path, PurePosixPath
 
 from mebm.errors import DataError
-from mebm.files import write_text
+from mebm.files import digest, write_text
 
 KEPT = Path(".state/hashes.json")
 SETTLED = 2.0  # s: a file younger than this could still change within one tick of the file system's clock
@@ -76,8 +76,7 @@ class Hashes:
         known = self._known.get(path)
         if isinstance(known, list) and len(known) == 4 and known[:3] == stamp:
             return known[3]
-        with open(self._root / path, "rb") as file:
-            hash_ = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        hash_ = digest(self._root / path, "md5")
         if abs(time.time() - found.st_mtime) > SETTLED:
             self._known[path], self._new = [*stamp, hash_], True
         return hash_

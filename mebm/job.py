@@ -17,7 +17,7 @@ from mebm import mend
 from mebm.engine import UNDER_SNAKEMAKE
 from mebm.errors import MebmError, one_line
 from mebm.hashes import Hashes
-from mebm.plan import read_lock
+from mebm.plan import hashes_in, read_lock
 
 USAGE = 2
 HINTS = ("To track the changes with git", "To enable auto staging", "Use `dvc push`")
@@ -58,9 +58,8 @@ def main(argv: list[str]) -> int:
 
 def _is_whole(address: str) -> bool:
     """Whether what a job made lies here as recorded, so that nothing is restored."""
-    hashes = Hashes()
-    outs = read_lock(mend.LOCK).get(address, {}).get("outs", [])
-    return all(hashes.of(entry["path"]) == entry["md5"] for entry in outs)
+    hashes, made = Hashes(), hashes_in(read_lock(mend.LOCK).get(address, {}), "outs")
+    return all(hashes.of(out) == hash_ for out, hash_ in made.items())
 
 
 def _reproduce(address: str, force: bool) -> int:

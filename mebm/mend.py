@@ -25,7 +25,7 @@ from mebm.errors import DataError, MebmError, one_line
 from mebm.files import replacing, write_text
 from mebm.hashes import Hashes
 from mebm.pipeline import Graph
-from mebm.plan import LOCK, MARKS, cache_folder, read_lock
+from mebm.plan import LOCK, MARKS, hashes_in, object_in, objects_folder, read_lock
 
 KEPT = Path(".state/dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -157,21 +157,25 @@ def _can_hold(process: int) -> bool:
     return any(name in word for word in words for name in ("dvc", "celery", "mebm.job"))
 
 
+def _made(lock: dict[str, dict], addresses: Iterable[str]) -> dict[str, str]:
+    """Hashes of all that jobs made, by path."""
+    return {out: hash_ for address in addresses for out, hash_ in hashes_in(lock.get(address, {}), "outs").items()}
+
+
 def damaged_objects(lock: dict[str, dict], addresses: Iterable[str], root: Path = Path(".")) -> dict[Path, str]:
     """Objects of DVC's cache that jobs' outputs need and that are not what their names say, with an output each."""
-    hashes, objects, found = Hashes(), cache_folder(root) / "files" / "md5", {}
-    for entry in (entry for address in addresses for entry in lock.get(address, {}).get("outs", [])):
-        path = objects / entry["md5"][:2] / entry["md5"][2:]
+    hashes, objects, found = Hashes(), objects_folder(root), {}
+    for out, hash_ in _made(lock, addresses).items():
+        path = object_in(objects, hash_)
         if not path.is_file():
             continue
-        if hashes.of(str(path)) != entry["md5"].removesuffix(".dir"):
-            found[path] = entry["path"]
-            continue
-        if path.suffix == ".dir":
+        if hashes.of(str(path)) != hash_.removesuffix(".dir"):
+            found[path] = out
+        elif path.suffix == ".dir":
             for file in json.loads(path.read_text(encoding="utf-8")):
-                inside = objects / file["md5"][:2] / file["md5"][2:]
+                inside = object_in(objects, file["md5"])
                 if inside.is_file() and hashes.of(str(inside)) != file["md5"]:
-                    found[inside] = f"{entry['path']}/{file['relpath']}"
+                    found[inside] = f"{out}/{file['relpath']}"
     hashes.save()
     return found
 
@@ -187,9 +191,9 @@ def mend_objects(addresses: Iterable[str] | None = None, root: Path = Path("."))
     for path, out in damaged_objects(lock, addresses, root).items():
         path.unlink()
         said.append(f"{path}: was damaged and is removed; `dvc pull {out}` fetches it, or the next run makes it again")
-    for entry in (entry for address in addresses for entry in lock.get(address, {}).get("outs", [])):
-        path = root / entry["path"]
-        if path.is_file() and not path.is_symlink() and hashes.of(entry["path"]) != entry["md5"]:
+    for out, hash_ in _made(lock, addresses).items():
+        path = root / out
+        if path.is_file() and not path.is_symlink() and hashes.of(out) != hash_:
             with suppress(PermissionError):  # another user's, by a hard link
                 os.utime(path)  # DVC trusts times, and would still take it for what was recorded
     return said
@@ -202,13 +206,12 @@ def check_inputs(graph: Graph, address: str, root: Path = Path(".")) -> None:
     naming the file, and the object if that is damaged.
     """
     lock, hashes = read_lock(root / LOCK), Hashes(root)
-    recorded = {entry["path"]: entry["md5"] for job in graph.jobs for entry in lock.get(job, {}).get("outs", [])}
+    recorded = _made(lock, graph.jobs)
     for path in graph.inputs(*address.split("@")):
         if path not in recorded or (now := hashes.of(path)) == recorded[path] or now is None:
             continue
-        object_ = cache_folder(root) / "files" / "md5" / recorded[path][:2] / recorded[path][2:]
         damaged = damaged_objects(lock, (job.address for job in graph.jobs.values() if path in job.outs), root)
-        cause = f"; the object {object_} is damaged" if damaged else ""
+        cause = f"; the object {object_in(objects_folder(root), recorded[path])} is damaged" if damaged else ""
         fetch = "`dvc pull` if there is a remote, " if damaged else ""
         raise DataError(
             f"{path}: is not what its job made (md5 {now}, recorded {recorded[path]}){cause}; run "

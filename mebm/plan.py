@@ -19,14 +19,15 @@ from typing import Any
 import yaml
 
 from mebm import code, records
-from mebm.errors import DataError, one_line
+from mebm.errors import SHOWN as SHOWN_VALUE
+from mebm.errors import DataError, clipped, one_line
 from mebm.files import write_text
 from mebm.hashes import Hashes, md5
 from mebm.params import Params
 from mebm.pipeline import PARAMS_STAGE, RECORDS, Graph, Job
 
 LOCK = Path("dvc.lock")
-READ, MANY = Path(".state/lock.json"), 50  # what the lock file of so many jobs held when it was last read
+STATE, MANY = ".state", 50  # where what a lock file of so many jobs held is kept
 MARKS = ("<<<<<<<", ">>>>>>>")  # of a merge
 WRITTEN = 2.0  # s without a change, after which nobody is writing a file
 SHOWN = 3  # names in a line of an explanation
@@ -111,7 +112,7 @@ def _parsed(path: Path) -> dict[str, dict]:
         return {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); restore it") from error
-    kept, key = path.parent / READ, md5(text.encode())
+    kept, key = _kept_of(path), md5(text.encode())
     with suppress(OSError, ValueError, KeyError, TypeError):  # read before: hundreds of jobs take a second as YAML
         known = json.loads(kept.read_text(encoding="utf-8"))
         if known["md5"] == key:
@@ -139,6 +140,11 @@ def _parsed(path: Path) -> dict[str, dict]:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); `python -m mebm.mend` restores it") from error
 
 
+def _kept_of(path: Path) -> Path:
+    """Where what a lock file held is kept; a copy of one lies in that folder itself."""
+    return (path.parent if path.parent.name == STATE else path.parent / STATE) / f"read.{path.name}.json"
+
+
 def cache_folder(root: Path = Path(".")) -> Path:
     """Where DVC keeps contents, which its configuration can move."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -155,13 +161,28 @@ def cache_folder(root: Path = Path(".")) -> Path:
     return folder
 
 
+def objects_folder(root: Path = Path(".")) -> Path:
+    """The folder of contents in DVC's cache; reads DVC's configuration, so once for many objects."""
+    return cache_folder(root) / "files" / "md5"
+
+
+def object_in(objects: Path, hash_: str) -> Path:
+    """Where that folder keeps the content of a hash, whether it is there or not."""
+    return objects / hash_[:2] / hash_[2:]
+
+
+def hashes_in(job: dict, kind: str) -> dict[str, str]:
+    """Hashes of the deps or outs that the lock file records of a job, by path."""
+    return {entry["path"]: entry["md5"] for entry in job.get(kind, [])}
+
+
 class _Planner:
     def __init__(self, graph: Graph, params: Params, text: str, root: Path, forced: frozenset[str]):
         self.graph, self.root, self.text, self.forced = graph, root, text, forced
         self.lock = read_lock(root / LOCK)
         self.records = records.texts(params, root.resolve())
         self.hashes = Hashes(root)
-        self.objects = cache_folder(root) / "files" / "md5"
+        self.objects = objects_folder(root)
         self.maker = {out: job.address for job in graph.jobs.values() for out in job.outs}
 
     def plan(self) -> Plan:
@@ -192,7 +213,7 @@ class _Planner:
     def _reasons(self, job: Job, stale: set[str]) -> tuple[list[str], dict[str, str]]:
         """Why a job is stale by itself, and the hashes of its inputs now, by path; stale inputs are left out."""
         said = self.lock.get(job.address)
-        locked = {kind: {e["path"]: e["md5"] for e in (said or {}).get(kind, [])} for kind in ("deps", "outs")}
+        locked = {kind: hashes_in(said or {}, kind) for kind in ("deps", "outs")}
         reasons, now = [], {}
         for dep in job.deps:
             if any(self.maker.get(path) in stale for path in self._inside(dep)):
@@ -246,7 +267,7 @@ class _Planner:
     def _content(self, hash_: str) -> str | None:
         """A small file's content by its hash, from DVC's cache."""
         try:
-            return (self.objects / hash_[:2] / hash_[2:]).read_text(encoding="utf-8")
+            return object_in(self.objects, hash_).read_text(encoding="utf-8")
         except (OSError, ValueError):
             return None
 
@@ -260,14 +281,15 @@ class _Planner:
         folder = cache_folder(self.root) / "runs" / key[:2] / key
         for path in sorted(folder.glob("*"), key=lambda file: file.stat().st_mtime)[-1:]:
             try:
-                outs = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
-                return all((self.objects / out["md5"][:2] / out["md5"][2:]).is_file() for out in outs)
-            except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+                return self._holds(yaml.safe_load(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
                 return False
         said = self.lock.get(job.address, {})
-        if {e["path"]: e["md5"] for e in said.get("deps", [])} != now or said.get("cmd") != job.cmd:
-            return False
-        return all((self.objects / out["md5"][:2] / out["md5"][2:]).is_file() for out in said.get("outs", []))
+        return hashes_in(said, "deps") == now and said.get("cmd") == job.cmd and self._holds(said)
+
+    def _holds(self, job: dict) -> bool:
+        """Whether the cache holds all that a record says a job made."""
+        return all(object_in(self.objects, hash_).is_file() for hash_ in hashes_in(job, "outs").values())
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -297,5 +319,4 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _shown(record: dict[str, Any], key: str) -> str:
-    text = json.dumps(record[key], default=str) if key in record else "none"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return clipped(json.dumps(record[key], default=str) if key in record else "none", SHOWN_VALUE)

@@ -6,13 +6,14 @@ works.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from mebm.errors import DataError
 from mebm.hashes import Hashes
 from mebm.pipeline import PARAMS_STAGE, Graph
-from mebm.plan import cache_folder
+from mebm.plan import object_in, objects_folder
 
 
 def remove_strays(graph: Graph, address: str, root: Path = Path(".")) -> list[str]:
@@ -21,13 +22,13 @@ def remove_strays(graph: Graph, address: str, root: Path = Path(".")) -> list[st
     Only what DVC's cache holds is removed: going back to a version that has it restores it. Raises DataError, and
     removes nothing, for a file that is not in the cache, because it could be somebody's own.
     """
-    strays = _strays(graph, address, root)
-    hashes, objects = Hashes(root), cache_folder(root) / "files" / "md5"
+    hashes, objects = Hashes(root), objects_folder(root)
+    strays = _strays(graph, address, root, hashes.ignored)
     for path in strays:
         hash_ = hashes.of(path)
         if hash_ is None:  # another job, which reads the same folder, has removed it
             continue
-        if not (objects / hash_[:2] / hash_[2:]).is_file():
+        if not object_in(objects, hash_).is_file():
             raise DataError(
                 f"{path}: no job of this suite makes it, and DVC's cache does not hold it, but {address} reads the "
                 "folder as a whole; move the file elsewhere"
@@ -42,9 +43,8 @@ def remove_strays(graph: Graph, address: str, root: Path = Path(".")) -> list[st
     return strays
 
 
-def _strays(graph: Graph, address: str, root: Path) -> list[str]:
-    own = {out for job in graph.jobs.values() for out in job.outs}
-    ignored, found = Hashes(root).ignored, []
+def _strays(graph: Graph, address: str, root: Path, ignored: Callable[[str], object]) -> list[str]:
+    own, found = {out for job in graph.jobs.values() for out in job.outs}, []
     folders = [dep for dep in graph.jobs[address].deps if dep in graph.folders] if address != PARAMS_STAGE else []
     for dep in folders:
         for folder, inside, names in os.walk(root / dep):

@@ -23,7 +23,7 @@ from mebm.errors import DataError, MebmError, one_line
 from mebm.files import write_text
 from mebm.hashes import md5
 from mebm.pipeline import RECORDS, Graph
-from mebm.plan import LOCK, read_lock
+from mebm.plan import LOCK, hashes_in, read_lock
 
 
 def unite(
@@ -37,7 +37,7 @@ def unite(
     made: dict[str, str] = {}
 
     def score(job: dict) -> tuple[bool, bool]:
-        deps = {entry["path"]: entry["md5"] for entry in job.get("deps", [])}
+        deps = hashes_in(job, "deps")
         own = [path for path in deps if path in present]
         fits = bool(own) and all(deps[path] == present[path] for path in own)
         return fits, all(made.get(path, hash_) == hash_ for path, hash_ in deps.items())
@@ -47,7 +47,7 @@ def unite(
         sides = [side[address] for side in (ours, theirs) if address in side]
         if sides:
             united[address] = max(sides, key=score)  # the first of equals
-            made |= {entry["path"]: entry["md5"] for entry in united[address].get("outs", [])}
+            made |= hashes_in(united[address], "outs")
     return united
 
 
@@ -73,8 +73,7 @@ def main(argv: list[str]) -> int:
         return 1
     taken = [address for address in theirs if united[address] is theirs[address]]
     print(f"{LOCK}: {len(united)} jobs, {len(taken)} of them from the other side")
-    outs = [entry["path"] for job in united.values() for entry in job.get("outs", [])]
-    absent = sum(not Path(out).exists() for out in outs)
+    absent = sum(not Path(out).exists() for job in united.values() for out in hashes_in(job, "outs"))
     print(f"{absent} outputs are not in DVC's cache: `dvc pull` fetches them" if absent else "outputs are checked out")
     return 0
 

@@ -15,7 +15,7 @@ from mebm.errors import DataError
 from mebm.files import BoundedLoader
 from mebm.hashes import md5
 from mebm.pipeline import RECORDS
-from mebm.plan import cache_folder
+from mebm.plan import object_in, objects_folder
 
 WORKSPACE = "workspace"
 
@@ -116,7 +116,7 @@ class Version:
         )
         if path not in self._made_from:
             hash_ = self.jobs[address].deps.get(path, "")
-            cached = cache_folder(self.root) / "files" / "md5" / hash_[:2] / hash_[2:]
+            cached = object_in(objects_folder(self.root), hash_)
             content = cached.read_bytes() if path and cached.is_file() else self.result(path) if path else None
             try:
                 record = yaml.load(content or b"", Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

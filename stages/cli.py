@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,12 +116,12 @@ def execute(
     try:
         loaded = params.load(args.params)
         settings = loaded.resolve(args.stage, args.name)
-        settings.record = records.text(loaded, args.stage, args.name)
+        settings.record = partial(records.text, loaded, args.stage, args.name)
         in_pipeline = _is_job(args)
         if in_pipeline:
             engine.refuse_beside_snakemake()
             mend.keep_lock_file()
-            _check_record(args, settings.record)
+            _check_record(args, settings.record())
             if args.stage in FIRST:
                 from stages.cost import refuse_what_was_asked
 

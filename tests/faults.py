@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -296,7 +297,7 @@ def engine_dies(folder: Path, expected: dict, tally: Tally) -> None:
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
     run(folder, "rm", "-rf", "results/mjem", ".dvc/cache/runs", ".state")
     process = start(folder, "snakemake", ALL)
-    while not (folder / "logs" / "train.mjem.log").is_file() or "goes" not in _alive_jobs(folder):
+    while not (folder / "logs" / "train.mjem.log").is_file() or not _job_lives(folder):
         if process.poll() is not None:
             break
         time.sleep(0.05)
@@ -356,16 +357,9 @@ def can_act_for_others() -> bool:
         return False
 
 
-def _alive_jobs(folder: Path) -> str:
-    return "goes" if any("mebm.job" in " ".join(words) for words in _commands(folder)) else ""
-
-
-def _commands(folder: Path) -> list[list[str]]:
-    found = []
+def _job_lives(folder: Path) -> bool:
     for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(folder):
-                found.append(process.cmdline())
-        except psutil.Error:
-            continue
-    return found
+        with suppress(psutil.Error):
+            if process.cwd() == str(folder) and "mebm.job" in process.cmdline():
+                return True
+    return False

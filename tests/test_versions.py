@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engines import digests, planned, run, stale
+from engines import WHO, digests, planned, run, stale
 
 from mebm import params
 
-WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org")
 pytestmark = pytest.mark.slow
 
 
