@@ -1,6 +1,6 @@
 # The graph for Snakemake, built from dvc.yaml: one rule per stage, one job per entry of the suite. Every rule runs DVC's
 # own single stage, so that DVC keeps what was made and both engines make the same artifacts. Which jobs are stale is
-# decided once, by contents (mebm/plan.py): neither file times nor what Snakemake remembers of its own runs count. A
+# decided once, by contents (mebm/engine/plan.py): neither file times nor what Snakemake remembers of its own runs count. A
 # stale job has the file of reasons as one more input, newer than everything; the inputs of all others are `ancient`.
 #   dataset, gaussian, features, reference, baseline   once per data set
 #   compared                                           once per set that models are only compared on
@@ -18,12 +18,12 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # python of this environment
 
-from mebm import planning
+from mebm.engine import planning
 from mebm.errors import MebmError, one_line
-from mebm.pipeline import PARAMS_STAGE, RECORDS
+from mebm.engine.graph import PARAMS_STAGE, RECORDS
 
 ALL = f"{RECORDS}/all.yaml"  # written last of the records
-JOB = f"{shlex.quote(sys.executable)} -m mebm.job "
+JOB = f"{shlex.quote(sys.executable)} -m mebm.engine.job "
 PRIORITY = {"train": 10}  # the longest jobs first
 
 

@@ -15,9 +15,9 @@ from torch.distributions import MultivariateNormal
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from mebm.data import ImageSet
-from mebm.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.params import Train
+from mebm.data.images import ImageSet
+from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
+from mebm.settings.schema import Train
 
 
 class PlainModel(EnergyModel):

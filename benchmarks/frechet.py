@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from mebm.metrics import frechet_distance
+from mebm.measure.metrics import frechet_distance
 
 
 def main() -> None:

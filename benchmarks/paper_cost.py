@@ -15,8 +15,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mebm import params  # noqa: E402
-from mebm.operations import training_cost  # noqa: E402
+from mebm.settings.suite import Params  # noqa: E402
+from mebm.training.operations import training_cost  # noqa: E402
 from stages.cost import _size  # noqa: E402
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--price", type=float, default=3.0, help="of one GPU hour, an example (%(default)s)")
     args = parser.parse_args()
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    settings = params.Params(ROOT / "params.yaml", raw | {"suite": raw["suites"][args.suite]})
+    settings = Params(ROOT / "params.yaml", raw | {"suite": raw["suites"][args.suite]})
     hours = {}
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>8} {'hours':>7}")
     for name, run in settings.trained.items():

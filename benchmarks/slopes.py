@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import smoke  # noqa: E402
 
-from mebm.data import ImageSet  # noqa: E402
-from mebm.gaussian import UniformInit  # noqa: E402
-from mebm.training import Training  # noqa: E402
+from mebm.data.images import ImageSet  # noqa: E402
+from mebm.method.gaussian import UniformInit  # noqa: E402
+from mebm.training.loop import Training  # noqa: E402
 
 VALUES = {
     "K": [1, 2, 5, 10],

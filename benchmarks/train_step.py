@@ -22,10 +22,10 @@ import archives  # noqa: E402
 import smoke  # noqa: E402
 from baseline import Baseline  # noqa: E402
 
-import mebm.training as training  # noqa: E402
-from mebm.data import ImageSet  # noqa: E402
-from mebm.gaussian import GaussianInit, fit_gaussian  # noqa: E402
-from mebm.operations import training_cost  # noqa: E402
+from mebm.data.images import ImageSet  # noqa: E402
+from mebm.method.gaussian import GaussianInit, fit_gaussian  # noqa: E402
+from mebm.training import loop as training  # noqa: E402
+from mebm.training.operations import training_cost  # noqa: E402
 
 N_IMAGES = 2000
 

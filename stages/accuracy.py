@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from mebm.accuracy import accuracy_and_loss
-from mebm.checkpoint import load_checkpoint
-from mebm.data import load_images
-from mebm.evaluation import score
+from mebm.data.images import load_images
 from mebm.files import sha256, write_json
+from mebm.measure.accuracy import accuracy_and_loss
+from mebm.measure.evaluation import score
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 

@@ -10,11 +10,11 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
-from mebm import params
-from mebm.archive import bundle
+from mebm.engine.bundle import bundle
+from mebm.engine.graph import PARAMS_STAGE, Graph
+from mebm.engine.plan import make_plan
 from mebm.errors import DataError, MebmError, one_line
-from mebm.pipeline import PARAMS_STAGE, Graph
-from mebm.plan import make_plan
+from mebm.settings.suite import load_params
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file to write (results/<suite>.zip)")
     args = parser.parse_args(argv)
     try:
-        settings = params.load("params.yaml")
+        settings = load_params("params.yaml")
         out = args.out or Path("results") / f"{settings.suite}.zip"
         graph = Graph("dvc.yaml", settings)
         plan = make_plan(graph, settings, settings.path.read_text(encoding="utf-8"))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from mebm.data import load_images, unit_to_bytes
+from mebm.data.images import load_images, unit_to_bytes
+from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json
-from mebm.gaussian import load_init
-from mebm.images import save_grid
-from mebm.quality import QualityMeter
+from mebm.measure.quality import QualityMeter
+from mebm.method.gaussian import load_init
 from mebm.seeds import choice, generator_for
 from stages import cli
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mebm.calibration import fit_temperature, reliability, scores
-from mebm.checkpoint import load_checkpoint
-from mebm.data import load_images
-from mebm.datasets import split_stratified
+from mebm.analyses.calibration import fit_temperature, reliability, scores
+from mebm.data.images import load_images
+from mebm.data.prepare import split_stratified
 from mebm.errors import DataError, MetricError
-from mebm.evaluation import score
+from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
-from mebm.plots import figure, message
+from mebm.measure.evaluation import score
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 TITLES = {"before": "as trained", "after": "with a temperature"}

@@ -13,18 +13,32 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from mebm import engine, mend, params, records
+from mebm.engine import locks as engine
+from mebm.engine import mend, records
+from mebm.engine.graph import RECORDS, Graph
+from mebm.engine.strays import remove_strays
 from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
 from mebm.files import owning, refuse_links
-from mebm.pipeline import RECORDS, Graph
-from mebm.strays import remove_strays
+from mebm.settings.editing import changed, comments
+from mebm.settings.schema import SECTIONS, Compute
+from mebm.settings.stages import (
+    ANALYSIS_STAGES,
+    COMPARED_STAGES,
+    DATASET_STAGES,
+    IMPORTED_STAGES,
+    RUN_STAGES,
+    SUITE_STAGES,
+    TABLE_STAGES,
+    TRAINED_STAGES,
+)
+from mebm.settings.suite import Params, load_params
 from stages import Interrupted
 
 KINDS = {
-    "dataset": params.DATASET_STAGES | params.COMPARED_STAGES,
-    "run": params.TRAINED_STAGES | params.IMPORTED_STAGES | params.RUN_STAGES | params.ANALYSIS_STAGES,
-    "table": params.TABLE_STAGES,
-    "suite": params.SUITE_STAGES,
+    "dataset": DATASET_STAGES | COMPARED_STAGES,
+    "run": TRAINED_STAGES | IMPORTED_STAGES | RUN_STAGES | ANALYSIS_STAGES,
+    "table": TABLE_STAGES,
+    "suite": SUITE_STAGES,
 }
 FIRST = ("dataset", "compared")  # which download
 log = logging.getLogger("mebm")
@@ -53,9 +67,9 @@ def analysis(stage: str, description: str, argv: list[str] | None, **inputs: str
     for name, text in inputs.items():
         result.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{text} (the run's own)")
     result.add_argument("--out", type=str, required=True, metavar="DIR", help="folder to write")
-    fields = params.SECTIONS[stage].model_fields if stage in params.SECTIONS else {}
+    fields = SECTIONS[stage].model_fields if stage in SECTIONS else {}
     try:
-        shared, said = (params.load(file).shared(stage), params.comments(file, stage)) if fields else ({}, {})
+        shared, said = (load_params(file).shared(stage), comments(file, stage)) if fields else ({}, {})
     except MebmError:  # said when the command runs
         shared, said = {}, {}
     for key in fields:
@@ -76,7 +90,7 @@ def _yaml(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: params.Params) -> None:
+def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: Params) -> None:
     """Fill in what an analysis was not told: paths of the run; and lay its own parameters over those of the file."""
     if not args.out.strip():  # a path of no letters is the current folder
         raise ParamsError("--out: is empty, expected the folder to write")
@@ -94,7 +108,7 @@ def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: param
                 setattr(args, name, Path(options[name]))
     own = {key[4:]: value for key, value in vars(args).items() if key.startswith("set_") and value is not None}
     if own:
-        setattr(settings, args.stage, params.changed(getattr(settings, args.stage), own))
+        setattr(settings, args.stage, changed(getattr(settings, args.stage), own))
 
 
 def execute(
@@ -114,7 +128,7 @@ def execute(
     """
     args = arguments.parse_args(argv)
     try:
-        loaded = params.load(args.params)
+        loaded = load_params(args.params)
         settings = loaded.resolve(args.stage, args.name)
         settings.record = partial(records.text, loaded, args.stage, args.name)
         in_pipeline = _is_job(args)
@@ -196,7 +210,7 @@ def _check_record(args: argparse.Namespace, record: str) -> None:
         )
 
 
-def _look_around(args: argparse.Namespace, loaded: params.Params) -> None:
+def _look_around(args: argparse.Namespace, loaded: Params) -> None:
     """What lies where a job of DVC's reads and writes, before it works.
 
     Raises DataError for outputs behind a link, which DVC cannot record, and for inputs that are not as recorded.
@@ -218,7 +232,7 @@ def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
     return ""
 
 
-def device_for(compute: params.Compute, claimed: str | None = None):
+def device_for(compute: Compute, claimed: str | None = None):
     """The torch device that `compute` asks for, with its threads and determinism set.
 
     claimed: the GPU that this process took for itself, which is then the only one that it sees. Raises ParamsError
@@ -244,7 +258,7 @@ def _name_of(device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
-def _device_for(compute: params.Compute, claimed: str | None):
+def _device_for(compute: Compute, claimed: str | None):
     import torch
 
     torch.set_num_threads(compute.cpu_threads)

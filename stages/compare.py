@@ -9,8 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+from mebm.engine.versions import WORKSPACE
 from mebm.errors import MebmError, one_line
-from mebm.versions import WORKSPACE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,9 +28,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args) -> None:
-    from mebm.compare import compare, to_html, to_markdown
+    from mebm.engine.versions import Version
     from mebm.files import owning, replacing, write_text
-    from mebm.versions import Version
+    from mebm.show.compare import compare, to_html, to_markdown
 
     found = compare(Version(args.a), Version(args.b))
     _print(found)

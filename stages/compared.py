@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from mebm.datasets import MADE
+from mebm.data.prepare import MADE
 from stages import cli
 from stages.dataset import work
 

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from mebm import params
+from mebm.engine.graph import Graph
+from mebm.engine.plan import make_plan
 from mebm.errors import MebmError, ParamsError, one_line
-from mebm.pipeline import Graph
-from mebm.plan import make_plan
+from mebm.settings.schema import PUBLISHED_COUNTS
+from mebm.settings.suite import Params, load_params
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", nargs="*", metavar="NAME", help="these runs only (all)")
     args = parser.parse_args(argv)
     try:
-        settings = params.load(args.params)
+        settings = load_params(args.params)
         check(settings, settings.trained if args.runs is None else args.runs, args.data)
     except MebmError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def refuse_what_was_asked(settings: params.Params) -> None:
+def refuse_what_was_asked(settings: Params) -> None:
     """Refuse what a `dvc repro` above this process asked for, before it works, if it trains too long on this CPU.
 
     Does nothing under another parent: Snakemake asks for itself, and a stage's own command checks its own run. Raises
@@ -80,9 +81,9 @@ def _asked_of_dvc() -> list[str] | None:
     return None
 
 
-def check(settings: params.Params, runs: Iterable[str], data: Path) -> None:
+def check(settings: Params, runs: Iterable[str], data: Path) -> None:
     """Print what training the runs costs. Raises ParamsError for those that would take too long on this CPU."""
-    from mebm.cost import Rates, estimate
+    from mebm.training.cost import Rates, estimate
     from stages import cli
 
     rates = Rates()
@@ -113,9 +114,9 @@ def check(settings: params.Params, runs: Iterable[str], data: Path) -> None:
         )
 
 
-def _size(settings: params.Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
+def _size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
     """(C, H, W), number of training images, and whether they have labels: of the prepared set, or as published."""
-    from mebm.data import Manifest
+    from mebm.data.images import Manifest
     from mebm.files import read_json
 
     manifest = data / dataset / "manifest.json"
@@ -123,7 +124,7 @@ def _size(settings: params.Params, dataset: str, data: Path) -> tuple[tuple[int,
         record = read_json(manifest, Manifest)
         return tuple(record["shape"]), record["counts"]["train"], record["labels"] is not None
     wanted = settings.resolve("dataset", dataset).dataset
-    published = params.PUBLISHED_COUNTS.get(wanted.source, {})
+    published = PUBLISHED_COUNTS.get(wanted.source, {})
     n_images = wanted.n_source or published.get("train")
     if n_images is not None and "test" not in published:
         n_images -= wanted.n_test

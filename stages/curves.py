@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 
-from mebm.curves import (
+from mebm.analyses.curves import (
     EVENTS,
     chain_grid,
     plot_curves,
@@ -20,10 +20,10 @@ from mebm.curves import (
     snapshots,
     write_events,
 )
-from mebm.data import load_images
+from mebm.data.images import load_images
 from mebm.errors import DataError
 from mebm.files import sha256, write_json, write_text
-from mebm.quality import QualityMeter
+from mebm.measure.quality import QualityMeter
 from stages import cli
 
 FINAL = ("energy_pos", "energy_neg", "energy_gap", "grad_norm")  # of the last iteration

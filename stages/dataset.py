@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from mebm.datasets import MADE, prepare
+from mebm.data.prepare import MADE, prepare
 from stages import cli
 
 

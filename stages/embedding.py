@@ -9,15 +9,15 @@ import sys
 import numpy as np
 import torch
 
-from mebm.checkpoint import load_checkpoint
-from mebm.data import load_images
-from mebm.embedding import SOURCES, intrusion, layout, mixing, scatter, separability, violins
+from mebm.analyses.embedding import SOURCES, intrusion, layout, mixing, scatter, separability, violins
+from mebm.data.images import load_images
 from mebm.errors import MetricError, ParamsError
-from mebm.evaluation import batch_statistics, score
+from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
-from mebm.gaussian import load_init
-from mebm.plots import figure, message
+from mebm.measure.evaluation import batch_statistics, score
+from mebm.method.gaussian import load_init
 from mebm.seeds import choice, generator_for
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 

@@ -6,11 +6,11 @@ Inception with its published weights, verified by hash, or a small classifier tr
 import sys
 from pathlib import Path
 
-from mebm.accuracy import accuracy_and_loss
-from mebm.data import load_images
-from mebm.features import extract, save_network, train_classifier
+from mebm.data.images import load_images
 from mebm.files import sha256, write_json
-from mebm.inception import InceptionFeatures, read_weights
+from mebm.measure.accuracy import accuracy_and_loss
+from mebm.measure.features import extract, save_network, train_classifier
+from mebm.measure.inception import InceptionFeatures, read_weights
 from stages import cli
 
 

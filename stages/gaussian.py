@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mebm.data import load_images
+from mebm.data.images import load_images
 from mebm.files import sha256, write_npz
-from mebm.gaussian import GaussianInit, fit_gaussian
+from mebm.method.gaussian import GaussianInit, fit_gaussian
 from stages import cli
 
 

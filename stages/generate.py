@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from mebm.checkpoint import load_checkpoint
-from mebm.data import save_images
+from mebm.analyses.generate import Chains
+from mebm.data.images import save_images
 from mebm.errors import DataError, MetricError
+from mebm.figures.grids import save_grid, save_image
+from mebm.figures.plots import figure
 from mebm.files import sha256, write_json, write_text
-from mebm.gaussian import load_init
-from mebm.images import save_grid, save_image
-from mebm.plots import figure
-from mebm.quality import QualityMeter
-from mebm.sampling import Chains
+from mebm.measure.quality import QualityMeter
+from mebm.method.gaussian import load_init
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 

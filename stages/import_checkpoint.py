@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from mebm.checkpoint import read_release, save_checkpoint
-from mebm.data import load_images
+from mebm.data.images import load_images
+from mebm.training.checkpoint import read_release, save_checkpoint
 from stages import cli
 
 

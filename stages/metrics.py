@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
-from mebm.tables import NAMES, Summary
+from mebm.show.tables.tables import NAMES, Summary
 from stages import cli
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from mebm.checkpoint import load_checkpoint
-from mebm.data import load_images, unit_to_bytes
+from mebm.analyses.neighbours import compare, draw, nearest, pixel_chunks
+from mebm.data.images import load_images, unit_to_bytes
 from mebm.errors import DataError, ParamsError
-from mebm.features import FeatureClassifier, load_network, stream
+from mebm.figures.plots import figure
 from mebm.files import sha256, write_json
-from mebm.neighbours import compare, draw, nearest, pixel_chunks
-from mebm.plots import figure
+from mebm.measure.features import FeatureClassifier, load_network, stream
 from mebm.seeds import choice
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mebm import ood
-from mebm.checkpoint import load_checkpoint
-from mebm.data import load_images
+from mebm.analyses import ood
+from mebm.data.images import load_images
 from mebm.errors import ParamsError
+from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
-from mebm.params import MADE_SETS
-from mebm.plots import figure, message
+from mebm.settings.schema import MADE_SETS
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 LABELS = {

@@ -10,9 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-from mebm import engine, mend, params, records
+from mebm.engine import locks as engine
+from mebm.engine import mend, records
 from mebm.errors import MebmError, one_line
 from mebm.files import refuse_links
+from mebm.settings.suite import load_params
 from stages.cost import refuse_what_was_asked
 
 DVC_STAGE = "DVC_STAGE"  # set for the commands of DVC's jobs
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         if DVC_STAGE in os.environ:
             engine.refuse_beside_snakemake()
             mend.keep_lock_file()
-        settings = params.load(args.params)
+        settings = load_params(args.params)
         refuse_links([str(args.out)])
         refuse_what_was_asked(settings)
         records.write(settings, args.out)

@@ -5,11 +5,7 @@ Writes metrics.json and figures/{by_class,best_by_energy,worst_by_energy,best_by
 
 import sys
 
-from mebm.checkpoint import load_checkpoint
-from mebm.data import unit_to_bytes
-from mebm.evaluation import score
-from mebm.files import sha256, write_json
-from mebm.pictures import (
+from mebm.analyses.pictures import (
     class_shares,
     class_summary,
     classify,
@@ -19,6 +15,10 @@ from mebm.pictures import (
     ranked,
     ranked_by_class,
 )
+from mebm.data.images import unit_to_bytes
+from mebm.files import sha256, write_json
+from mebm.measure.evaluation import score
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 SHOWN = 100  # classes in a picture at most: those with most images

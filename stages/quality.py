@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mebm.data import load_images
+from mebm.data.images import load_images
 from mebm.errors import DataError
 from mebm.files import Record, read_json, sha256, write_json
-from mebm.quality import QualityMeter
+from mebm.measure.quality import QualityMeter
 from stages import cli
 
 

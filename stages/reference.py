@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mebm.data import load_images
-from mebm.features import extract, load_network, read_statistics
+from mebm.data.images import load_images
 from mebm.files import sha256, write_npz
+from mebm.measure.features import extract, load_network, read_statistics
 from stages import cli
 
 

@@ -10,14 +10,16 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from mebm import params, records
-from mebm.data import Manifest
+from mebm.data.images import Manifest
+from mebm.engine import records
+from mebm.engine.graph import Graph
 from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
-from mebm.operations import training_cost
-from mebm.pipeline import Graph
-from mebm.report import Analysis, Overview, Run, Source, read_table, render, shown
-from mebm.tables import CAPTIONS, Hours, Measured, Summary
+from mebm.settings.stages import ANALYSIS_STAGES
+from mebm.settings.suite import load_params
+from mebm.show.report.page import Analysis, Overview, Run, Source, read_table, render, shown
+from mebm.show.tables.tables import CAPTIONS, Hours, Measured, Summary
+from mebm.training.operations import training_cost
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    jobs = Graph(args.params.parent / "dvc.yaml", params.load(args.params)).jobs
+    jobs = Graph(args.params.parent / "dvc.yaml", load_params(args.params)).jobs
     page = _Page(args, settings, jobs)
     write_text(
         args.out,
@@ -106,7 +108,7 @@ class _Page:
         """What the page says of a run."""
         args, settings, row = self.args, self.settings, self.settings.runs[name]
         trained = f"train@{name}" in self.jobs
-        stages = [*(["curves"] if trained else []), *params.ANALYSIS_STAGES]
+        stages = [*(["curves"] if trained else []), *ANALYSIS_STAGES]
         analyses = {stage: self._analysis(stage, name) for stage in stages}
         summary = args.results / "summary" / f"{name}.json"
         return Run(
@@ -117,7 +119,7 @@ class _Page:
             self._source(args.results / "analyses" / name / "sample", f"sample@{name}"),
             analyses,
             trained,
-            name in settings.analysed or any(analyses[stage].record for stage in params.ANALYSIS_STAGES),
+            name in settings.analysed or any(analyses[stage].record for stage in ANALYSIS_STAGES),
             self._cost(name) if trained else {},
             _quality(read_json(summary, Summary)) if summary.is_file() else [],
         )

@@ -5,11 +5,11 @@ Writes metrics.json and figures/accuracy.svg.
 
 import sys
 
-from mebm.attack import UNITS, survivors
-from mebm.checkpoint import load_checkpoint
-from mebm.data import load_images
+from mebm.analyses.robustness import UNITS, survivors
+from mebm.data.images import load_images
+from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
-from mebm.plots import figure, message
+from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
 LABELS = {"linf": "L-infinity radius (grey levels of 255)", "l2": "L2 radius (units of [0, 1] pixels)"}

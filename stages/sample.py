@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from mebm.checkpoint import load_checkpoint
-from mebm.data import save_images, unit_to_bytes
+from mebm.data.images import save_images, unit_to_bytes
 from mebm.errors import ParamsError
+from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json
-from mebm.generation import class_probabilities, select
-from mebm.images import save_grid
-from mebm.state import discard
+from mebm.measure.selection import class_probabilities, select
+from mebm.training.checkpoint import load_checkpoint
+from mebm.training.state import discard
 from stages import cli
 
 

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mebm import params
 from mebm.errors import MebmError, one_line
 from mebm.files import read_text, require
+from mebm.settings.suite import load_params
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
     args = parser.parse_args(argv)
     try:
-        settings = params.load(args.params)
+        settings = load_params(args.params)
         names = [*settings.tables, f"start_{settings.suite}"]
         tables = [require(args.results / "tables" / f"{name}.md") for name in names]
         for table in tables[: len(settings.tables)]:

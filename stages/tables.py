@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_text
-from mebm.tables import (
+from mebm.show.tables.tables import (
     CAPTIONS,
     HELDOUT,
     INITIAL,

@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from mebm import parallel
-from mebm.checkpoint import Checkpoint, save_checkpoint
-from mebm.cost import estimate
-from mebm.data import check_labels, load_images, save_images, unit_to_bytes
-from mebm.devices import claim
+from mebm.data.images import check_labels, load_images, save_images, unit_to_bytes
 from mebm.errors import DataError, Diverged, ParamsError
+from mebm.figures.grids import save_grid
 from mebm.files import read_json, replacing, sha256, write_json, write_text
-from mebm.gaussian import load_init
-from mebm.images import save_grid
-from mebm.state import ROOT, StateStore, run_key
-from mebm.training import EPOCH_COLUMNS, LOG_COLUMNS, Trained, Training, train_model
+from mebm.method.gaussian import load_init
+from mebm.training import parallel
+from mebm.training.checkpoint import Checkpoint, save_checkpoint
+from mebm.training.cost import estimate
+from mebm.training.devices import claim
+from mebm.training.loop import EPOCH_COLUMNS, LOG_COLUMNS, Trained, Training, train_model
+from mebm.training.state import ROOT, StateStore, run_key
 from stages import cli
 from stages.locks import outputs_unlocked
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mebm.archive import verify
+from mebm.engine.bundle import verify
 from mebm.errors import MebmError, one_line
 
 

@@ -11,8 +11,8 @@ import smoke
 import torch
 from engines import copy_project, run
 
-from mebm.data import ImageSet, load_images
-from mebm.datasets import prepare
+from mebm.data.images import ImageSet, load_images
+from mebm.data.prepare import prepare
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

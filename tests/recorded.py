@@ -4,14 +4,15 @@ from pathlib import Path
 
 import yaml
 
-from mebm import params, records
-from mebm.hashes import Hashes, md5
-from mebm.pipeline import RECORDS, Graph
+from mebm.engine import records
+from mebm.engine.graph import RECORDS, Graph
+from mebm.engine.hashes import Hashes, md5
+from mebm.settings.suite import load_params
 
 
 def record_as_done(folder: Path) -> None:
     """Write records, a line for every output, DVC's lock file, and all contents into DVC's cache."""
-    settings = params.load(folder / "params.yaml")
+    settings = load_params(folder / "params.yaml")
     graph = Graph(folder / "dvc.yaml", settings)
     folders = {out for job in graph.jobs.values() for out in job.outs if not Path(out).suffix}
     contents = {f"{RECORDS}/{name}": text for name, text in records.texts(settings, folder).items()}

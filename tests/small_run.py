@@ -12,9 +12,9 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
-from mebm.checkpoint import Checkpoint, save_checkpoint
-from mebm.data import ImageSet, bytes_to_unit, save_images
-from mebm.energy import EnergyModel, build_model
+from mebm.data.images import ImageSet, bytes_to_unit, save_images
+from mebm.method.energy import EnergyModel, build_model
+from mebm.training.checkpoint import Checkpoint, save_checkpoint
 
 ARCHITECTURE = {"depth": 10, "width": 1, "head": "energy", "norm": "batch", "dropout": 0.0}
 

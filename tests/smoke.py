@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from mebm import params
+from mebm.settings.schema import SECTIONS, Section
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,9 +37,9 @@ def small_params() -> dict:
     return content
 
 
-def section(name: str, **changes) -> params.Section:
+def section(name: str, **changes) -> Section:
     """A section of the smoke parameters with changes, checked."""
-    return params.SECTIONS[name](**{**smoke_params()[name], **changes})
+    return SECTIONS[name](**{**smoke_params()[name], **changes})
 
 
 def suite(

@@ -6,15 +6,15 @@ import pytest
 import smoke
 import torch
 
-from mebm.checkpoint import from_release_state
-from mebm.energy import build_model
-from mebm.sgld import sgld
-from mebm.training import forward_passes
+from mebm.method.energy import build_model
+from mebm.method.sgld import sgld
+from mebm.training.checkpoint import from_release_state
+from mebm.training.loop import forward_passes
 
 sys.path.insert(0, str(smoke.ROOT / "benchmarks"))
 from baseline import Baseline, objective, plain_model, sgld_plain
 
-from mebm.gaussian import fit_gaussian
+from mebm.method.gaussian import fit_gaussian
 
 
 @pytest.fixture(scope="module")

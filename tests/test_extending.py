@@ -12,9 +12,9 @@ import yaml
 from engines import copy_project, planned, run
 from smoke import ROOT
 
-from mebm.checkpoint import Checkpoint, save_checkpoint
-from mebm.data import save_images
-from mebm.energy import build_model
+from mebm.data.images import save_images
+from mebm.method.energy import build_model
+from mebm.training.checkpoint import Checkpoint, save_checkpoint
 
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 PIECE = re.compile(r"`([\w./]+)`, (?:new|(before|after) `([^`]+)`):\n\n```\w+\n(.*?)```", re.DOTALL)
@@ -86,8 +86,13 @@ def test_both_engines_know_it(project):
 
 def test_its_record_knows_the_modules_that_it_imports(project):
     record = yaml.safe_load((project / "results" / "params" / "brightness.mjem.yaml").read_text())
-    assert {"stages/brightness.py", "mebm/plots.py", "mebm/checkpoint.py", "mebm/wideresnet.py"} <= set(record["code"])
-    assert "mebm/training.py" not in record["code"]
+    assert {
+        "stages/brightness.py",
+        "mebm/figures/plots.py",
+        "mebm/training/checkpoint.py",
+        "mebm/method/wideresnet.py",
+    } <= set(record["code"])
+    assert "mebm/training/loop.py" not in record["code"]
     assert record["brightness"] == {"n_bins": 32}
 
 

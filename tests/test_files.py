@@ -13,13 +13,15 @@ import pytest
 import smoke
 import yaml
 
-from mebm import params, records
-from mebm.curves import read_epochs, read_log
-from mebm.data import load_images
+from mebm.analyses.curves import read_epochs, read_log
+from mebm.data.images import load_images
+from mebm.engine import records
 from mebm.errors import DataError, MetricError, ParamsError, one_line
-from mebm.features import read_statistics
 from mebm.files import BoundedLoader, owning, read_json, read_npz, read_yaml, replacing, write_json, write_text
-from mebm.gaussian import load_init
+from mebm.measure.features import read_statistics
+from mebm.method.gaussian import load_init
+from mebm.settings.editing import with_values
+from mebm.settings.suite import load_params
 from stages import cost, metrics, quality, report, start, summary, tables
 
 
@@ -126,7 +128,7 @@ def test_outside_of_a_claim_files_are_written_as_ever(tmp_path):
 
 def test_resolved_parameters_leave_other_files_alone(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
-    loaded = params.load(tmp_path / "params.yaml")
+    loaded = load_params(tmp_path / "params.yaml")
     others = {
         "docker.compose.yaml": "services: {}\n",
         "train.notes.yaml": "mine: 1\n",
@@ -192,12 +194,12 @@ BOMBS = {
 def test_yaml_bombs_end_at_once_in_one_line(tmp_path, name, capsys):
     path = tmp_path / "params.yaml"
     path.write_text(BOMBS[name] + yaml.safe_dump(smoke.smoke_params()) if name != "deep" else BOMBS[name])
-    refused(lambda: params.load(path), path, ParamsError)
+    refused(lambda: load_params(path), path, ParamsError)
     refused(lambda: read_yaml(path), path)
     assert cost.main(["--params", str(path)]) == 1
     assert capsys.readouterr().err.startswith(f"error: {path}: is not valid YAML")
     with pytest.raises(ParamsError, match="is not a value"):
-        params.with_values("", [f"train.lr={BOMBS[name] if name == 'deep' else '[' * 5000}"])
+        with_values("", [f"train.lr={BOMBS[name] if name == 'deep' else '[' * 5000}"])
 
 
 def test_aliases_as_people_use_them_are_read():
@@ -207,7 +209,7 @@ def test_aliases_as_people_use_them_are_read():
 
 def test_a_pipe_is_no_parameter_file(tmp_path):
     os.mkfifo(tmp_path / "params.yaml")
-    refused(lambda: params.load(tmp_path / "params.yaml"), tmp_path / "params.yaml", ParamsError)
+    refused(lambda: load_params(tmp_path / "params.yaml"), tmp_path / "params.yaml", ParamsError)
 
 
 LOG = "iteration,energy_pos,energy_neg,energy_gap,grad_norm,loss,cross_entropy\n"
@@ -472,7 +474,7 @@ def test_report_of_damaged_records(stage, tmp_path):
     project = Path(smoke.ROOT)
     (tmp_path / "dvc.yaml").write_text((project / "dvc.yaml").read_text())
     results = tmp_path / "results"
-    records.write(params.load(tmp_path / "params.yaml"), results / "params")
+    records.write(load_params(tmp_path / "params.yaml"), results / "params")
     argv = ("--suite", "smoke", "--results", results, "--data", tmp_path / "data", "--out", tmp_path / "report.html")
     found = {"status": "ok", "warning": None, "final": {"accuracy": 0.5}}
     path = results / "analyses" / "mjem" / "curves" / "metrics.json"

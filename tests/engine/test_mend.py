@@ -1,0 +1,167 @@
+"""DVC's own files as a kill leaves them, and what makes them whole."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import smoke
+from engines import WHO, run, stale
+
+from mebm.engine import locks as engine
+from mebm.engine import mend
+from mebm.engine.hashes import md5
+from mebm.engine.plan import read_lock
+from mebm.errors import DataError, StateError
+
+PIPELINE = """
+stages:
+  copy:
+    cmd: cp source.txt one.txt
+    deps: [source.txt]
+    outs: [one.txt]
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> None:
+    """A job that DVC has run, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(smoke.ROOT / ".dvc" / "config", ".dvc/config")
+    Path("dvc.yaml").write_text(PIPELINE)
+    Path("source.txt").write_text("x")
+    run(tmp_path, "git", "init", "--quiet")
+    run(tmp_path, "dvc", "repro", "--quiet")
+
+
+@pytest.mark.parametrize("left", ["", '{"read": {', "[]", '{"read": {"a": [{}]}}'])
+def test_half_a_record_of_locks_is_mended_and_a_whole_one_kept(project, left):
+    record = Path(".dvc/tmp/rwlock")
+    assert mend.mend_rwlock() == ""
+    record.write_text(left)
+    assert "was damaged" in mend.mend_rwlock()
+    assert not record.exists()
+    run(Path(), "dvc", "repro", "--force")
+    record.write_text('{"read": {}, "write": {}}')
+    assert mend.mend_rwlock() == ""
+    assert record.is_file()
+
+
+def test_a_number_that_another_program_has_now_holds_no_lock(project):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        entry = {"pid": other.pid, "cmd": "dvc repro"}
+        path = str(Path("one.txt").resolve())
+        Path(".dvc/tmp/rwlock").write_text(json.dumps({"write": {path: entry}, "read": {path: [entry]}}))
+        run(Path(), "dvc", "repro", "--force", status=255)
+        assert mend.mend_rwlock() == ""  # it could be another machine's
+        assert "are dropped" in mend.mend_rwlock(drop=True)
+        run(Path(), "dvc", "repro", "--force")
+        other.kill()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
+def test_a_torn_lock_file_comes_back(project, share):
+    lock = Path("dvc.lock")
+    whole = lock.read_bytes()
+    mend.keep_lock_file()
+    assert mend.mend_lock_file() == ""
+    torn = whole[: int(share * len(whole))]
+    lock.write_bytes(torn)
+    mend.keep_lock_file()  # which keeps no torn one
+    mended = mend.mend_lock_file()
+    if mended or share < 0.5:
+        assert "the copy kept in .state/dvc.lock is back" in mended
+        assert lock.read_bytes() == whole
+    run(Path(), "dvc", "repro")
+    assert read_lock(lock)["copy"]["outs"][0]["md5"] == md5(b"x")
+    assert stale(Path()) == set()
+
+
+def test_without_a_copy_the_cache_makes_it_again(project):
+    lock = Path("dvc.lock")
+    whole = lock.read_bytes()
+    lock.write_text("stages:\n  copy:\n")
+    assert "there was no copy" in mend.mend_lock_file()  # neither kept nor committed
+    assert "is cached - skipping run" in run(Path(), "dvc", "repro")
+    assert lock.read_bytes() == whole
+
+
+def test_a_cut_that_dvc_refuses_is_torn_too(project):
+    lock = Path("dvc.lock")
+    text = lock.read_text()
+    mend.keep_lock_file()
+    for cut in (text[: text.index("cp source")], text[: text.index("size: ") + 6]):
+        lock.write_text(cut)
+        mend.keep_lock_file()
+        assert "is back" in mend.mend_lock_file(), cut
+        assert lock.read_text() == text
+
+
+def test_without_a_kept_copy_that_of_the_last_commit_comes_back(project):
+    lock = Path("dvc.lock")
+    text = lock.read_text()
+    run(Path(), "git", "add", "dvc.lock")
+    run(Path(), "git", *WHO, "commit", "--quiet", "--message", "results")
+    lock.write_text("")
+    assert "that of the last commit is back" in mend.mend_lock_file()
+    assert lock.read_text() == text
+
+
+def test_a_merge_is_left_to_its_author(project):
+    Path("dvc.lock").write_text("<<<<<<< ours\n=======\n>>>>>>> theirs\n")
+    assert mend.mend_lock_file() == ""
+    assert Path("dvc.lock").read_text().startswith("<<<<<<<")
+
+
+def test_a_damaged_object_is_removed_and_the_file_made_again(project):
+    hash_ = md5(b"x")
+    stored = Path(".dvc/cache/files/md5") / hash_[:2] / hash_[2:]
+    stored.chmod(0o644)
+    stored.write_bytes(b"y")
+    stored.chmod(0o444)
+    Path("one.txt").unlink()
+    run(Path(), "dvc", "checkout")
+    assert Path("one.txt").read_text() == "y"  # which DVC takes for what was recorded
+    graph = SimpleNamespace(
+        jobs={"copy": SimpleNamespace(address="copy", outs=("one.txt",))}, inputs=lambda *_: ["one.txt"]
+    )
+    with pytest.raises(DataError, match=rf"one\.txt: is not what its job made .* {stored} is damaged"):
+        mend.check_inputs(graph, "next")
+    assert any(str(stored) in line and "was damaged" in line for line in mend.mend_objects())
+    run(Path(), "dvc", "repro")
+    assert Path("one.txt").read_text() == "x" == stored.read_text()
+    assert mend.mend_objects() == []
+    mend.check_inputs(graph, "next")
+
+
+def test_two_snakemakes_exclude_each_other(project):
+    script = "from mebm import engine; engine.take(); print('has it', flush=True); input()"
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(smoke.ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as other:
+        assert other.stdout.readline() == "has it\n"
+        for refuse in (engine.take, engine.refuse_beside_snakemake):
+            with pytest.raises(StateError, match=rf"snakemake \(process {other.pid}\) is at work in this folder"):
+                refuse()
+        other.kill()
+    engine.refuse_beside_snakemake()  # freed by its death
+
+
+def test_a_job_that_outlived_its_engine_is_named(project):
+    engine.refuse_beside_others()
+    script = "import sys; sys.argv = []; print('up', flush=True); input()"
+    Path("stages").mkdir()
+    Path("stages/train.py").write_text(script)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "DVC_STAGE": "train@a"}  # and not one that somebody runs by hand
+    with subprocess.Popen([sys.executable, "-m", "stages.train", "--run", "a"], env=environment, **pipes) as other:
+        assert other.stdout.readline() == "up\n"
+        with pytest.raises(StateError, match=rf"stages\.train --run a \(process {other.pid}\) is at work"):
+            engine.refuse_beside_others()
+        other.kill()

@@ -1,0 +1,188 @@
+"""The plan of stale jobs: what changes it, what does not, and what it says."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from edits import DECISIVE, HARMLESS
+from engines import copy_project
+from recorded import record_as_done
+
+from mebm.engine import code, records
+from mebm.engine.graph import PARAMS_STAGE, Graph
+from mebm.engine.hashes import Hashes, md5
+from mebm.engine.plan import Plan, make_plan
+from mebm.errors import DataError
+from mebm.settings.suite import load_params
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """A project whose jobs are recorded as done."""
+    folder = copy_project(tmp_path_factory.mktemp("recorded") / "project")
+    record_as_done(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(recorded, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(recorded, tmp_path / "project", ignore=shutil.ignore_patterns(".git")))
+
+
+def plan(folder: Path, **options) -> Plan:
+    code.forget()
+    settings = load_params(folder / "params.yaml")
+    graph = Graph(folder / "dvc.yaml", settings)
+    return make_plan(graph, settings, (folder / "params.yaml").read_text(), folder, **options)
+
+
+def test_nothing_is_stale_where_all_is_as_recorded(folder):
+    assert plan(folder).stale == []
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_harmless_edits_start_only_the_job_that_reads_them(folder, kind):
+    HARMLESS[kind](folder)
+    found = plan(folder)
+    stale = found.stale
+    assert stale[0] == PARAMS_STAGE
+    assert ("no result is stale; only `params` starts" in found.text(stale)) == (len(stale) == 1)
+    expected = {"curves", "report"} if "not reach" in kind else set()
+    assert {address.split("@")[0] for address in stale[1:]} == expected
+
+
+@pytest.mark.parametrize("kind", DECISIVE)
+def test_decisive_edits_train(folder, kind):
+    DECISIVE[kind](folder)
+    found = plan(folder)
+    assert {"train@mebm", "train@mjem"} <= set(found.own)
+    assert {"sample@mjem", "tables@demo", "report@smoke"} <= set(found.stale)
+
+
+def test_intervals_of_saving_count_where_training_goes_back_to_them(folder):
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["train"]["on_divergence"] = "restart"
+    texts = []
+    for save_every in (3, 4):
+        content["compute"]["save_every"] = save_every
+        (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        texts.append(records.text(load_params(folder / "params.yaml"), "train", "mjem"))
+    assert texts[0] != texts[1]
+
+
+def test_devices_count_only_where_each_has_statistics_of_its_own(folder):
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    for changes, counts in (({}, True), ({"sync_batchnorm": True}, False), ({"norm": "layer"}, False)):
+        texts = []
+        for devices in (1, 2):
+            content["train"] |= {"norm": "batch", "sync_batchnorm": False, **changes}
+            content["compute"]["devices"] = devices
+            (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+            texts.append(records.text(load_params(folder / "params.yaml"), "train", "mjem"))
+        assert (texts[0] != texts[1]) == counts, changes
+
+
+def test_inputs_from_outside_count_by_content_and_as_they_were_where_they_are_not_here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["reference"]["file"] = "statistics.npz"
+    content["features"] |= {"network": "inception", "preprocessing": "pytorch_fid"}
+    content["suite"]["compared"]["other_digits"] = {"dataset": {"source": "image_folder", "path": "pictures"}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def found() -> dict[str, dict]:
+        records._signature.cache_clear()
+        settings = load_params(folder / "params.yaml")
+        jobs = (("reference", "digits"), ("compared", "other_digits"), ("train", "mjem"))
+        return {stage: records.record(settings, stage, name, folder).get("inputs", {}) for stage, name in jobs}
+
+    assert found() == {"reference": {}, "compared": {}, "train": {}}
+    (folder / "statistics.npz").write_bytes(b"one")
+    (folder / "pictures" / "cats").mkdir(parents=True)
+    (folder / "pictures" / "cats" / "a.png").write_bytes(b"1")
+    first = found()
+    assert first["reference"] == {"statistics.npz": md5(b"one")}
+    assert set(first["compared"]) == {"pictures"}
+    assert first["train"] == {}
+    (folder / "statistics.npz").write_bytes(b"two")
+    (folder / "pictures" / "cats" / "b.png").write_bytes(b"1")
+    second = found()
+    assert all(first[stage] != second[stage] for stage in ("reference", "compared"))
+    records.write(load_params(folder / "params.yaml"), "results/params")
+    (folder / "statistics.npz").unlink()
+    shutil.rmtree(folder / "pictures")
+    assert found() == second
+
+
+def test_kernels_count_where_they_are_used(folder):
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content["train"]["kernels"] = "native"
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    settings = load_params(folder / "params.yaml")
+    before = records.record(settings, "train", "mjem", folder)["code"]
+    assert {"mebm/training/native/kernels.py", "mebm/training/native/kernels.cpp"} <= set(before)
+    source = folder / "mebm" / "kernels.cpp"
+    for edit, counts in (("// a comment\n", False), ("/* another */\n\n", False), ("int unused;\n", True)):
+        source.write_text(edit + source.read_text())
+        code.forget()
+        after = records.record(settings, "train", "mjem", folder)["code"]
+        assert (after["mebm/training/native/kernels.cpp"] != before["mebm/training/native/kernels.cpp"]) == counts, edit
+
+
+def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(folder):
+    DECISIVE["train.lr"](folder)
+    DECISIVE["an operator"](folder)
+    found = plan(folder)
+    said = found.text(found.stale)
+    assert "train@mebm, train@mjem: train.lr 0.1 -> 0.05\n" in said
+    assert (
+        "train@mebm, train@mjem, report@smoke: mebm/method/loss.py has changed\n" in said
+    )  # whose page tells its cost
+    assert "more read what those make" in said
+    assert found.text(["dataset@digits"]) == ""
+    forced = plan(folder, forced=["dataset@digits"])
+    assert forced.own["dataset@digits"] == ["computed anew, as asked"]
+    assert {"train@mebm", "gaussian@digits", "report@smoke"} <= set(forced.follows)
+
+
+def test_missing_changed_and_unrecorded_outputs_make_a_job_stale(folder):
+    quality, accuracy = (folder / "results" / "mjem" / f"{name}.json" for name in ("quality", "accuracy"))
+    quality.unlink()
+    accuracy.write_text("edited by hand")
+    found = plan(folder)
+    assert found.own["quality@mjem"] == ["results/mjem/quality.json is missing"]
+    assert found.own["accuracy@mjem"] == ["results/mjem/accuracy.json is not as recorded"]
+    assert found.cached >= {"quality@mjem", "accuracy@mjem"}  # nothing else has changed
+    assert "summary@mjem" in found.follows
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    del stages["train@mjem"]
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+    assert plan(folder).own["train@mjem"] == ["is not in dvc.lock"]
+
+
+def test_times_do_not_count(folder):
+    for n, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)):
+        os.utime(path, (1e9 + n % 7, 1e9 + n % 7))
+    assert plan(folder).stale == []
+
+
+@pytest.mark.parametrize("content", ["<<<<<<< ours\n", "stages: []\n", "stages: {a: {cmd: x, deps: [1]}}\n", "x\n"])
+def test_a_lock_file_that_cannot_be_read_is_named(folder, content):
+    (folder / "dvc.lock").write_text(content)
+    with pytest.raises(DataError, match=r"dvc\.lock: (cannot be read|holds the conflict)"):
+        plan(folder)
+
+
+def test_a_kept_hash_is_of_the_content_that_a_file_has_now(folder):
+    path = folder / "results" / "mjem" / "quality.json"
+    hashes = Hashes(folder)
+    first = hashes.of("results/mjem/quality.json")
+    hashes.save()
+    path.write_text("another")
+    assert Hashes(folder).of("results/mjem/quality.json") == md5(b"another") != first
+    (folder / ".state" / "hashes.json").write_text('{"half')
+    assert Hashes(folder).of("results/mjem/quality.json") == md5(b"another")
+    assert Hashes(folder).of("no/such") is None

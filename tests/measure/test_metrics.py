@@ -1,0 +1,124 @@
+"""Metrics with closed-form answers, and that batch size and order do not matter."""
+
+import math
+
+import pytest
+import smoke
+import torch
+
+from mebm.data.images import ImageSet
+from mebm.errors import CheckpointError, DataError, MetricError
+from mebm.files import write_json
+from mebm.measure.accuracy import accuracy_and_loss
+from mebm.measure.features import extract, load_network, save_network, train_classifier
+from mebm.measure.metrics import frechet_distance, inception_style_score
+
+
+def random_cov(seed: int, d: int = 6) -> torch.Tensor:
+    root = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return root @ root.T
+
+
+def test_equal_covariances_leave_the_squared_mean_distance():
+    cov = random_cov(0)
+    assert frechet_distance(torch.zeros(6), cov, torch.full((6,), 2.0), cov) == pytest.approx(24, abs=1e-6)
+
+
+def test_equal_statistics_are_exactly_zero():
+    assert frechet_distance(torch.ones(6), random_cov(0), torch.ones(6), random_cov(0)) == 0.0
+
+
+def test_commuting_covariances_by_hand():
+    a, b = torch.tensor([1.0, 4.0, 0.0]), torch.tensor([9.0, 1.0, 4.0])
+    expected = float(((a.sqrt() - b.sqrt()) ** 2).sum())
+    assert frechet_distance(torch.zeros(3), a.diag(), torch.zeros(3), b.diag()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_symmetric():
+    mean, a, b = torch.zeros(6), random_cov(1), random_cov(2)
+    assert frechet_distance(mean, a, mean, b) == pytest.approx(frechet_distance(mean, b, mean, a), rel=1e-9)
+
+
+def test_statistics_that_do_not_compare():
+    with pytest.raises(MetricError, match="do not compare"):
+        frechet_distance(torch.zeros(6), random_cov(0), torch.zeros(5), random_cov(0, 5))
+    with pytest.raises(MetricError, match="not finite"):
+        frechet_distance(torch.zeros(6), random_cov(0), torch.full((6,), math.nan), random_cov(0))
+
+
+def test_score_of_certain_and_of_ignorant_predictions():
+    certain = 1000 * torch.eye(10).repeat(10, 1)
+    assert inception_style_score(certain, 1)[0] == pytest.approx(10)
+    assert inception_style_score(torch.zeros(100, 10), 10, 2020) == pytest.approx((1, 0))
+
+
+def test_sorting_by_class_does_not_change_a_permuted_score_much():
+    logits = 5 * torch.eye(10).repeat_interleave(100, 0)
+    sorted_score = inception_style_score(logits, 10)[0]
+    permuted = inception_style_score(logits, 10, 2020)[0]
+    assert sorted_score == pytest.approx(1)
+    assert permuted > 5
+
+
+def test_too_few_images_or_bad_logits():
+    with pytest.raises(MetricError, match="5 images cannot be split into 10"):
+        inception_style_score(torch.zeros(5, 10), 10)
+    with pytest.raises(MetricError, match="not finite"):
+        inception_style_score(torch.full((20, 10), math.nan), 10)
+
+
+def test_accuracy_and_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    accuracy, loss = accuracy_and_loss(logits, torch.tensor([1, 0]))
+    assert accuracy == 0.5
+    assert loss == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+
+
+def test_a_record_never_holds_nan(tmp_path):
+    with pytest.raises(MetricError, match="not finite"):
+        write_json(tmp_path / "a.json", {"fcd": math.nan})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def network(digits):
+    return train_classifier(smoke.section("features", epochs=4, lr=5e-3), digits, torch.device("cpu"))
+
+
+def test_the_feature_classifier_learns(digits, network):
+    assert accuracy_and_loss(extract(network, digits.images, 500)[2], digits.labels)[0] > 0.8
+
+
+def test_statistics_do_not_depend_on_batch_size(digits, network):
+    small, large = (extract(network, digits.images, size) for size in (50, 1000))
+    assert frechet_distance(*small[:2], *large[:2]) < 1e-6
+    assert torch.allclose(small[1], large[1], atol=1e-5)
+
+
+def test_noise_is_further_from_the_data_than_data(digits, network):
+    half = len(digits) // 2
+    reference = extract(network, digits.images[:half], 500)[:2]
+    real = extract(network, digits.images[half:], 500)[:2]
+    noise = torch.randint(0, 256, digits.images.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    distances = [frechet_distance(*reference, *other) for other in (real, extract(network, noise, 500)[:2])]
+    assert distances[1] > 10 * distances[0]
+
+
+def test_network_round_trip_and_damage(digits, network, tmp_path):
+    save_network(tmp_path / "a.pt", network)
+    loaded = load_network(tmp_path / "a.pt")
+    assert torch.equal(extract(loaded, digits.images, 500)[2], extract(network, digits.images, 500)[2])
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"not a readable feature network \(it is damaged, .*\); give another"):
+        load_network(tmp_path / "a.pt")
+
+
+def test_a_checkpoint_is_no_feature_network(tmp_path):
+    torch.save({"format": "mebm checkpoint"}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"give another file, or make it again with the features stage$"):
+        load_network(tmp_path / "a.pt")
+
+
+def test_without_labels_there_is_no_feature_classifier(digits, network):
+    with pytest.raises(DataError, match="no labels"):
+        train_classifier(None, ImageSet(digits.images, None), torch.device("cpu"))

@@ -1,0 +1,93 @@
+"""The initial distribution: fit, factor, draws."""
+
+import pytest
+import torch
+
+from mebm.data.images import bytes_to_unit
+from mebm.errors import DataError
+from mebm.method.gaussian import (
+    GaussianInit,
+    StreamingMoments,
+    UniformInit,
+    block_mean,
+    block_repeat,
+    block_size,
+    fit_gaussian,
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (120, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def test_fit_equals_the_definition_for_any_batch_size(images):
+    rows = bytes_to_unit(images, torch.float64).flatten(1)
+    expected = torch.cov(rows.T, correction=0)
+    for batch_size in (7, 120, 1000):
+        mean, cov = fit_gaussian(images, batch_size)
+        assert torch.allclose(mean, rows.mean(0), atol=1e-12)
+        assert torch.allclose(cov, expected, atol=1e-12)
+        assert torch.equal(cov, cov.T)
+
+
+def test_moments_survive_a_large_offset():
+    rows = torch.randn(1000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moments = StreamingMoments(3)
+    for batch in (rows + 1e8).split(64):
+        moments.update(batch)
+    assert torch.allclose(moments.covariance(ddof=1), torch.cov(rows.T), atol=1e-6)
+
+
+def test_a_covariance_of_one_image_is_refused():
+    moments = StreamingMoments(3)
+    moments.update(torch.zeros(1, 3))
+    with pytest.raises(DataError, match="more than 1 images, found 1"):
+        moments.covariance(ddof=1)
+
+
+def test_draws_have_the_fitted_moments():
+    mean = torch.tensor([0.1, -0.1, 0.0, 0.2], dtype=torch.float64)
+    root = 0.05 * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    init = GaussianInit.from_moments(mean, root @ root.T, (1, 2, 2), 1e-4).to("cpu")
+    x = init.sample(50_000, torch.Generator().manual_seed(0)).flatten(1).double()
+    assert torch.allclose(x.mean(0), mean, atol=2e-3)
+    assert torch.allclose(torch.cov(x.T), root @ root.T + 1e-4 * torch.eye(4), atol=3e-4)
+
+
+def test_draws_are_clipped_and_blocks_repeat():
+    init = GaussianInit.from_moments(torch.zeros(32 * 32), 4 * torch.eye(32 * 32), (1, 64, 64), 1e-4).to("cpu")
+    x = init.sample(2, torch.Generator().manual_seed(0))
+    assert x.shape == (2, 1, 64, 64)
+    assert float(x.abs().max()) == 1
+    assert torch.equal(x, block_repeat(block_mean(x, 2), 2))
+
+
+def test_uniform_start_fills_the_range():
+    x = UniformInit((1, 8, 8)).sample(200, torch.Generator().manual_seed(0))
+    assert float(x.min()) == pytest.approx(-1, abs=1e-3)
+    assert float(x.max()) == pytest.approx(1, abs=1e-3)
+    assert float(x.var()) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_block_sizes():
+    sizes = {16: 1, 63: 1, 64: 2, 99: 2, 100: 4, 256: 4, 257: 8, 512: 8, 1024: 16, 1025: 1}
+    assert {size: block_size(size) for size in sizes} == sizes
+
+
+def test_images_that_blocks_do_not_tile():
+    with pytest.raises(DataError, match="99 pixels cannot be split into blocks of 2"):
+        fit_gaussian(torch.zeros(4, 1, 99, 99, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("mean", "cov", "message"),
+    [
+        (torch.zeros(4), torch.zeros(3, 3), "shapes"),
+        (torch.zeros(4), torch.full((4, 4), float("nan")), "not finite"),
+        (torch.zeros(4), -torch.eye(4), "not positive definite"),
+    ],
+)
+def test_statistics_that_cannot_be_drawn_from(mean, cov, message):
+    with pytest.raises(DataError, match=message):
+        GaussianInit.from_moments(mean, cov, (1, 2, 2), 1e-4)

