@@ -1,7 +1,7 @@
 """The sections of params.yaml, typed: every key is declared here, with its range, and nothing else is accepted."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -66,6 +66,15 @@ class Section(BaseModel):
     """A closed, frozen section: no unknown key, no conversion between types, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Analysis(Section):
+    """The section of an analysis, whose stage has the section's name. `reads`: the other sections that the stage reads.
+
+    An analysis without parameters has an empty section. Nothing else in mebm/settings names an analysis.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("compute",)
 
 
 class Compute(Section):
@@ -180,7 +189,9 @@ class Quality(Section):
     permutation_seed: Seed
 
 
-class Generate(Section):
+class Generate(Analysis):
+    reads = ("quality", "plots", "compute")
+
     count: Count
     steps: Count
     seed: Seed
@@ -193,19 +204,19 @@ class Generate(Section):
     png_images: Annotated[int, Field(ge=0, le=100_000)]  # names have five digits
 
 
-class Pictures(Section):
+class Pictures(Analysis):
     per_class: Annotated[int, Field(ge=1, le=100)]  # pictures have at most 2^16 pixels a side
     ranked: Annotated[int, Field(ge=1, le=100)]
 
 
-class Neighbours(Section):
+class Neighbours(Analysis):
     n_samples: Annotated[int, Field(ge=1, le=1000)]  # rows of a figure
     n_neighbours: Annotated[int, Field(ge=1, le=1000)]
     n_references: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Seed
 
 
-class Embedding(Section):
+class Embedding(Analysis):
     n_images: Annotated[int, Field(ge=10, le=100_000)]  # t-SNE of more takes days
     batch_size: Batch
     perplexity: Annotated[float, Field(ge=1, le=100_000)]
@@ -213,19 +224,19 @@ class Embedding(Section):
     seed: Seed
 
 
-class Ood(Section):
+class Ood(Analysis):
     sets: Annotated[list[str], AfterValidator(checks.once)] | None
     n_images: Annotated[int, Field(ge=2, le=LARGE)]
     seed: Seed
 
 
-class Calibration(Section):
+class Calibration(Analysis):
     n_bins: Annotated[int, Field(ge=2, le=1000)]  # bars of a figure
     fit_share: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
 
 
-class Robustness(Section):
+class Robustness(Analysis):
     n_images: Count
     radii_linf: Annotated[list[RadiusLinf], Field(max_length=100), AfterValidator(checks.once)]
     radii_l2: Annotated[list[RadiusL2], Field(max_length=100), AfterValidator(checks.once)]
@@ -244,4 +255,8 @@ class Tables(Section):
     digits: Annotated[int, Field(ge=0, le=10)]
 
 
-SECTIONS: dict[str, type[Section]] = {section.__name__.lower(): section for section in Section.__subclasses__()}
+ANALYSES: dict[str, type[Analysis]] = {section.__name__.lower(): section for section in Analysis.__subclasses__()}
+SECTIONS: dict[str, type[Section]] = {
+    **{section.__name__.lower(): section for section in Section.__subclasses__() if section is not Analysis},
+    **ANALYSES,
+}

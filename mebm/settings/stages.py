@@ -1,5 +1,7 @@
 """Which sections each stage reads, and once for what it runs."""
 
+from mebm.settings.schema import ANALYSES
+
 # Which sections each stage reads, in pipeline order. A stage exists once for every entry of one mapping of the suite.
 DATASET_STAGES: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset",),
@@ -17,15 +19,7 @@ RUN_STAGES: dict[str, tuple[str, ...]] = {
     "accuracy": ("compute",),
     "summary": (),
 }
-ANALYSIS_STAGES: dict[str, tuple[str, ...]] = {
-    "generate": ("generate", "quality", "plots", "compute"),
-    "pictures": ("pictures", "compute"),
-    "neighbours": ("neighbours", "compute"),
-    "embedding": ("embedding", "compute"),
-    "ood": ("ood", "compute"),
-    "calibration": ("calibration", "compute"),
-    "robustness": ("robustness", "compute"),
-}
+ANALYSIS_STAGES: dict[str, tuple[str, ...]] = {name: (name, *section.reads) for name, section in ANALYSES.items()}
 TABLE_STAGES: dict[str, tuple[str, ...]] = {"tables": ("tables",)}
 SUITE_STAGES: dict[str, tuple[str, ...]] = {"start": ("tables",), "metrics": (), "report": ()}
 

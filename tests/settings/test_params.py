@@ -8,7 +8,7 @@ import yaml
 
 from mebm.engine import records
 from mebm.errors import ParamsError
-from mebm.settings.editing import differ, override, with_values
+from mebm.settings.editing import changed, differ, override, with_values
 from mebm.settings.reading import _Core
 from mebm.settings.suite import load_params
 
@@ -25,7 +25,7 @@ def write(tmp_path):
     return write
 
 
-def changed(base: dict, keys: str, value: object) -> dict:
+def set_value(base: dict, keys: str, value: object) -> dict:
     *path, last = keys.split(".")
     for key in path:
         base = base[key]
@@ -70,7 +70,7 @@ def changed(base: dict, keys: str, value: object) -> dict:
     ],
 )
 def test_a_bad_value_is_named(write, smoke_params, keys, value, message):
-    changed(smoke_params, keys, value)
+    set_value(smoke_params, keys, value)
     with pytest.raises(ParamsError) as error:
         load_params(write(smoke_params))
     assert message in str(error.value)
@@ -208,7 +208,7 @@ def test_lists_of_the_command_line_say_how_they_are_written(write, smoke_params)
 
 
 def test_runs_lie_over_those_of_the_suite(write):
-    content = changed(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
+    content = set_value(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
     loaded = load_params(write(content))
     assert loaded.resolve("train", "mjem").train.n_steps == 7
     assert loaded.resolve("train", "mjem").train.pyx_weight == 1.0
@@ -231,13 +231,13 @@ def test_runs_lie_over_those_of_the_suite(write):
 )
 def test_wrong_overrides_of_runs_are_named(write, runs, message):
     with pytest.raises(ParamsError) as error:
-        load_params(write(changed(smoke.smoke_params(), "runs", runs)))
+        load_params(write(set_value(smoke.smoke_params(), "runs", runs)))
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", [5, [{"a": 1}], [1, "a"], {1: {}}, {"mjem": {"train": "abc"}}])
 def test_runs_over_a_suite_that_is_wrong_name_what_is_wrong(write, wrong):
-    content = changed(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
+    content = set_value(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
     content["suite"]["runs"] = wrong
     with pytest.raises(ParamsError):
         load_params(write(content))
