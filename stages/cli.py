@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from typing import TypeVar
 
 from mebm.engine import locks as engine
 from mebm.engine import mend, records
-from mebm.engine.graph import RECORDS, Graph
+from mebm.engine.graph import Graph
 from mebm.engine.strays import remove_strays
 from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
 from mebm.files import owning, refuse_links
@@ -30,6 +30,7 @@ from mebm.settings.stages import (
     SUITE_STAGES,
     TABLE_STAGES,
     TRAINED_STAGES,
+    Settings,
 )
 from mebm.settings.suite import Params, load_params
 from stages import Interrupted
@@ -40,6 +41,7 @@ KINDS = {
     "table": TABLE_STAGES,
     "suite": SUITE_STAGES,
 }
+AnySettings = TypeVar("AnySettings", bound=Settings)
 FIRST = ("dataset", "compared")  # which download
 log = logging.getLogger("mebm")
 _provenance: dict[str, object] = {}  # of the device that device_for chose
@@ -63,13 +65,14 @@ def analysis(stage: str, description: str, argv: list[str] | None, **inputs: str
     option as well, whose help shows the value that params.yaml holds.
     """
     result = parser(stage, description)
-    file = _known(result, argv).params
+    known = _known(result, argv)
     for name, text in inputs.items():
         result.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"{text} (the run's own)")
     result.add_argument("--out", type=str, required=True, metavar="DIR", help="folder to write")
     fields = SECTIONS[stage].model_fields if stage in SECTIONS else {}
     try:
-        shared, said = (load_params(file).shared(stage), comments(file, stage)) if fields else ({}, {})
+        asked = bool(fields) and known.help
+        shared, said = (load_params(known.params).shared[stage], comments(known.params, stage)) if asked else ({}, {})
     except MebmError:  # said when the command runs
         shared, said = {}, {}
     for key in fields:
@@ -80,8 +83,9 @@ def analysis(stage: str, description: str, argv: list[str] | None, **inputs: str
 
 
 def _known(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Only --params, before the other options can be known."""
+    """Only --params and --help, before the other options can be known."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("-h", "--help", action="store_true")
     first.add_argument("--params", type=Path, default=parser.get_default("params"))
     return first.parse_known_args(argv)[0]
 
@@ -90,8 +94,11 @@ def _yaml(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
-def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: Params) -> None:
-    """Fill in what an analysis was not told: paths of the run; and lay its own parameters over those of the file."""
+def _completed(args: argparse.Namespace, settings: AnySettings, loaded: Params) -> AnySettings:
+    """The settings with parameters of the command line laid over those of the file.
+
+    Also fills in what an analysis was not told: paths of the run.
+    """
     if not args.out.strip():  # a path of no letters is the current folder
         raise ParamsError("--out: is empty, expected the folder to write")
     args.out = Path(args.out)
@@ -107,17 +114,19 @@ def _complete(args: argparse.Namespace, settings: SimpleNamespace, loaded: Param
             if getattr(args, name) is None:
                 setattr(args, name, Path(options[name]))
     own = {key[4:]: value for key, value in vars(args).items() if key.startswith("set_") and value is not None}
-    if own:
-        setattr(settings, args.stage, changed(getattr(settings, args.stage), own))
+    return settings.model_copy(update={args.stage: changed(getattr(settings, args.stage), own)}) if own else settings
 
 
 def execute(
     arguments: argparse.ArgumentParser,
     argv: list[str] | None,
-    work: Callable[[argparse.Namespace, SimpleNamespace], None],
-    makes: Callable[[SimpleNamespace], Iterable[str]] | None = None,
+    work: Callable[[argparse.Namespace, AnySettings], None],
+    makes: Callable[[AnySettings], Iterable[str]] | None = None,
 ) -> int:
     """Parse, check the whole parameter file, and call work(args, settings). Returns the exit status.
+
+    settings: what the class of the stage in mebm/settings/stages.py says. Where an engine runs the job, they are taken
+    from its record, and from the parameter file only what records leave out. args.record() is the record's text.
 
     makes: for a stage whose --out is a folder, from its settings the files that it makes there; it touches no others,
     as `owning` says. An analysis that does not say which is stopped at the first file that is not its own.
@@ -129,19 +138,20 @@ def execute(
     args = arguments.parse_args(argv)
     try:
         loaded = load_params(args.params)
-        settings = loaded.resolve(args.stage, args.name)
-        settings.record = partial(records.text, loaded, args.stage, args.name)
+        args.record = partial(records.text, loaded, args.stage, args.name)
         in_pipeline = _is_job(args)
         if in_pipeline:
             engine.refuse_beside_snakemake()
             mend.keep_lock_file()
-            _check_record(args, settings.record())
+            settings = records.recorded(loaded, args.stage, args.name)
             if args.stage in FIRST:
                 from stages.cost import refuse_what_was_asked
 
                 refuse_what_was_asked(loaded)
+        else:
+            settings = loaded.resolve(args.stage, args.name)
         if hasattr(args, "inputs"):
-            _complete(args, settings, loaded)
+            settings = _completed(args, settings, loaded)
         _check_outputs(args)
         _open_log(args.logs / f"{args.stage}.{args.name}.log")
         if in_pipeline:
@@ -198,16 +208,6 @@ def _lacks_memory(error: Exception) -> bool:
         or getattr(error, "errno", None) == errno.ENOMEM
         or any(text in str(error) for text in texts)
     )
-
-
-def _check_record(args: argparse.Namespace, record: str) -> None:
-    """Raises ParamsError where DVC would record this job with other parameters or code than there are now."""
-    path = Path(RECORDS) / f"{args.stage}.{args.name}.yaml"
-    if path.is_file() and path.read_text(encoding="utf-8") != record:
-        raise ParamsError(
-            f"{args.params}, or code that {args.stage} runs, was changed after {path} was made from it, and the result "
-            "would be recorded with that; run `snakemake` or `dvc repro` again"
-        )
 
 
 def _look_around(args: argparse.Namespace, loaded: Params) -> None:

@@ -92,7 +92,7 @@ def check(settings: Params, runs: Iterable[str], data: Path) -> None:
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on", file=sys.stderr)
     for name in runs:
         job = settings.resolve("train", name)
-        shape, n_images, labelled = _size(settings, settings.trained[name]["dataset"], data)
+        shape, n_images, labelled = _size(settings, settings.trained[name].dataset, data)
         device = cli.device_for(job.compute)
         count += 1
         if n_images is None:

@@ -113,8 +113,8 @@ class _Page:
         summary = args.results / "summary" / f"{name}.json"
         return Run(
             name,
-            row["method"],
-            settings.datasets[row["dataset"]],
+            row.method,
+            settings.datasets[row.dataset],
             [f"{key} = {_plain(value)}" for key, value in settings.differences[name].items()],
             self._source(args.results / "analyses" / name / "sample", f"sample@{name}"),
             analyses,
@@ -160,7 +160,7 @@ class _Page:
 
     def _cost(self, name: str) -> dict[str, str]:
         """Iterations, arithmetic and measured hours of a run's training, as far as they are known."""
-        manifest, time = self._manifest(self.settings.runs[name]["dataset"]), self.args.logs / f"time.{name}.json"
+        manifest, time = self._manifest(self.settings.runs[name].dataset), self.args.logs / f"time.{name}.json"
         cost = {"hours": f"{read_json(time, Hours)['hours']:.2f}" if time.is_file() else "–"}
         if manifest is None:
             return {"iterations": "–", "pflop": "–", **cost}

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_text
+from mebm.settings.stages import Row
 from mebm.show.tables.tables import (
     CAPTIONS,
     HELDOUT,
@@ -39,20 +40,20 @@ def work(args, settings) -> None:
     write_table(args.out / settings.name, settings.name, results, settings)
 
 
-def _run_result(args, name: str, run: dict) -> Result:
+def _run_result(args, name: str, run: Row) -> Result:
     path = args.summary / f"{name}.json"
     summary = read_json(path, Summary) if path.is_file() else None
     reason = "" if summary else cli.last_error(args.logs, RUN_STAGES, name) or "not run"
     time = args.logs / f"time.{name}.json"
     return Result(
-        run["dataset"],
-        run["method"],
+        run.dataset,
+        run.method,
         summary,
         True,
         reason,
-        run["n_steps"],
-        run["classifies"],
-        tuple(run["protocols"]),
+        run.n_steps,
+        run.classifies,
+        tuple(run.protocols),
         read_json(time, Hours)["hours"] if time.is_file() else None,
     )
 

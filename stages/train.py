@@ -87,7 +87,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
     inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
     inputs |= {"test": sha256(args.test)} if args.test else {}
     # Where it is computed is no part of the key: on another device, or on more of them, the run goes on.
-    store = StateStore(args.state / name / run_key(settings.record(), inputs), cli.log.info)
+    store = StateStore(args.state / name / run_key(args.record(), inputs), cli.log.info)
     with store.locked() if first else nullcontext(), _asked_to_stop() as stop:
         if first and args.restart:
             store.clear()

@@ -39,14 +39,22 @@ class Graph:
 
     def __init__(self, path: str | Path, params: Params):
         text = Path(path).read_text(encoding="utf-8")
+        runs = {
+            "trained": params.trained,
+            "imported": params.imported,
+            "runs": params.runs,
+            "analysed": params.analysed,
+        }
         self._entries = {
             **{
                 f"${{suite.{kind}}}": {
-                    name: {f"item.{key}": value for key, value in entry.items() if isinstance(value, str)}
-                    for name, entry in getattr(params, kind).items()
+                    name: {"item.dataset": run.dataset, "item.checkpoint": run.checkpoint or ""}
+                    for name, run in entries.items()
                 }
-                for kind in ("datasets", "compared", "trained", "imported", "runs", "analysed")
+                for kind, entries in runs.items()
             },
+            "${suite.datasets}": {name: {} for name in params.datasets},
+            "${suite.compared}": {name: {} for name in params.compared},
             "${suite.tables}": {name: {"item": name} for name in params.tables},
             ("${suite.name}",): {params.suite: {"item": params.suite}},
         }

@@ -13,18 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mebm.engine import code
 from mebm.engine.graph import RECORDS
-from mebm.errors import DataError
-from mebm.files import digest, read_yaml, write_text
+from mebm.errors import DataError, ParamsError
+from mebm.files import digest, explained, read_text, read_yaml, write_text
 from mebm.settings.schema import SECTIONS, Section
-from mebm.settings.stages import STAGES
+from mebm.settings.stages import STAGES, Settings
 from mebm.settings.suite import Params
 
 ALL = "all.yaml"
-# Keys that say where a file lies whose content is checked, or is an input of its own.
-PLACES = {"dataset": ("downloads", "urls"), "features": ("weights",)}
-STAND_INS: dict[str, dict[str, Any]] = {"dataset": {"downloads": "-", "urls": {}}, "features": {"weights": None}}
+CODE, INPUTS = "code", "inputs"  # of a record, beside parameters
+# Keys that say where a file lies whose content is checked, and what stands for them where it does not matter.
+PLACES: dict[str, dict[str, Any]] = {"dataset": {"downloads": "-", "urls": {}}, "features": {"weights": None}}
 DERIVED = ("norm_parts", "restart_from_every")  # of `compute`, where it decides a training after all
 PLAIN = re.compile(r"[A-Za-z_][\w/.-]*")
 NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
@@ -38,13 +40,13 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
 
     Raises ParamsError for a name that the suite does not have.
     """
-    values = params.resolved(stage, name)
+    values = params.resolve(stage, name).model_dump()
     compute = values.pop("compute", {})
     for section, keys in PLACES.items():
         if section in values:
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
     if outside := _outside(values, f"{stage}.{name}.yaml"):
-        values["inputs"] = outside
+        values[INPUTS] = outside
     without = NATIVE
     if "train" in values:
         train = values["train"] = dict(values["train"])
@@ -52,7 +54,7 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
             without = frozenset()
         if stage == "train":
             train |= _decisive(train, compute)
-    return {"code": code.of_stage(stage, without, root), **values}
+    return {CODE: code.of_stage(stage, without, root), **values}
 
 
 def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
@@ -68,7 +70,7 @@ def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
         now = _signature(Path(path))
         if now is None:
             try:
-                now = read_yaml(Path(RECORDS) / name)["inputs"][path]
+                now = read_yaml(Path(RECORDS) / name)[INPUTS][path]
             except (DataError, KeyError, TypeError):
                 continue
         found[path] = now
@@ -110,8 +112,41 @@ def typed(record: dict[str, Any], section: str) -> Section:
     """
     values = record.get(section)
     if isinstance(values, dict):
-        values = {key: value for key, value in values.items() if key not in DERIVED} | STAND_INS.get(section, {})
+        values = {key: value for key, value in values.items() if key not in DERIVED} | PLACES.get(section, {})
     return SECTIONS[section].model_validate(values)
+
+
+def recorded(params: Params, stage: str, name: str) -> Settings:
+    """What a job that an engine runs is told: the values of its record, and from `params` what records leave out.
+
+    Raises DataError for a record that is missing or damaged, and ParamsError where parameters or code are no longer
+    those that it was made from.
+    """
+    path, now = Path(RECORDS) / f"{stage}.{name}.yaml", params.resolve(stage, name)
+    try:
+        settings = _settings(read_yaml(path), now)
+    except ValidationError as error:
+        raise DataError(f"{path}: {explained(error)}; make it again with `dvc repro params`") from error
+    if read_text(path) != text(params, stage, name):
+        raise ParamsError(
+            f"{params.path}, or code that {stage} runs, was changed after {path} was made from it, and the result "
+            "would be recorded with that; run `snakemake` or `dvc repro` again"
+        )
+    return settings
+
+
+def _settings(record: Any, now: Settings) -> Settings:
+    """The settings that a record holds, completed by what they are now. Raises pydantic's ValidationError."""
+    values = dict(record) if isinstance(record, dict) else {}
+    for key in (CODE, INPUTS):
+        values.pop(key, None)
+    for section in now.sections():
+        if section == "compute":
+            values[section] = getattr(now, section)
+        elif isinstance(found := values.get(section), dict):
+            places = getattr(now, section).model_dump(include=set(PLACES.get(section, {})))
+            values[section] = {key: value for key, value in found.items() if key not in DERIVED} | places
+    return type(now).model_validate(values)
 
 
 def text(params: Params, stage: str, name: str) -> str:
@@ -122,7 +157,7 @@ def text(params: Params, stage: str, name: str) -> str:
 def texts(params: Params, root: Path = code.ROOT) -> dict[str, str]:
     """Contents of all files by name, with `all.yaml`: the parameters of all jobs in one file, for the page."""
     records = {f"{stage}.{name}": record(params, stage, name, root) for stage, name in params.jobs()}
-    parameters = {job: {key: value for key, value in made.items() if key != "code"} for job, made in records.items()}
+    parameters = {job: {key: value for key, value in made.items() if key != CODE} for job, made in records.items()}
     return {**{f"{job}.yaml": _dump(made) for job, made in records.items()}, ALL: _dump(parameters)}
 
 

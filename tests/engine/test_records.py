@@ -1,0 +1,83 @@
+"""A job that an engine runs takes its values from its record, and refuses one that is damaged or no longer holds."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mebm.engine import records
+from mebm.errors import DataError, ParamsError
+from mebm.settings.suite import Params, load_params
+
+
+@pytest.fixture
+def params(smoke_params, tmp_path, monkeypatch) -> Params:
+    """The smoke parameters with records of all jobs, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
+    loaded = load_params("params.yaml")
+    records.write(loaded, records.RECORDS)
+    return loaded
+
+
+def test_every_job_is_told_the_same_by_its_record_as_by_the_parameter_file(params):
+    jobs = params.jobs()
+    assert len({stage for stage, _ in jobs}) > 20
+    for stage, name in jobs:
+        told, now = records.recorded(params, stage, name), params.resolve(stage, name)
+        assert type(told) is type(now)
+        assert told == now
+
+
+def test_where_and_how_fast_a_job_works_comes_from_the_parameter_file(params, smoke_params):
+    smoke_params["compute"]["cpu_threads"] = 3
+    smoke_params["dataset"]["downloads"] = "elsewhere"
+    Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
+    now = load_params("params.yaml")
+    assert records.recorded(now, "gaussian", "digits").compute.cpu_threads == 3
+    assert records.recorded(now, "dataset", "digits").dataset.downloads == "elsewhere"
+
+
+def test_a_training_whose_record_holds_values_of_compute_is_told_its_own(params, smoke_params):
+    smoke_params["train"]["on_divergence"] = "restart"
+    Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
+    now = load_params("params.yaml")
+    records.write(now, records.RECORDS)
+    assert "restart_from_every" in Path(records.RECORDS, "train.mjem.yaml").read_text()
+    assert records.recorded(now, "train", "mjem") == now.resolve("train", "mjem")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  lr: 0.1\n", "", "train.lr"),
+        ("  lr: 0.1\n", "  lr: fast\n", "train.lr is str 'fast'"),
+        ("  lr: 0.1\n", "  lr: 0.1\n  rate: 1\n", "train.rate"),
+        ("train:\n", "trian:\n", "train"),
+        ("name: mjem\n", "name: [\n", "is not valid YAML"),
+    ],
+)
+def test_a_damaged_record_is_named_in_one_line(params, old, new, message):
+    path = Path(records.RECORDS, "train.mjem.yaml")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DataError) as error:
+        records.recorded(params, "train", "mjem")
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    path.unlink()
+    with pytest.raises(DataError, match=r"train\.mjem\.yaml: no such file"):
+        records.recorded(params, "train", "mjem")
+
+
+@pytest.mark.parametrize(
+    "edit", [("  lr: 0.1\n", "  lr: 0.2\n"), ("  mebm/method/sgld.py: ", "  mebm/method/sgld.py: f")]
+)
+def test_a_record_of_other_values_or_code_is_refused(params, edit):
+    path = Path(records.RECORDS, "train.mjem.yaml")
+    text = path.read_text()
+    assert edit[0] in text
+    path.write_text(text.replace(*edit))
+    with pytest.raises(ParamsError, match=r"was changed after results/params/train\.mjem\.yaml was made from it"):
+        records.recorded(params, "train", "mjem")
