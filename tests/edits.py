@@ -62,7 +62,9 @@ DECISIVE = {
     "a constant": edit_text("mebm/training/loop.py", "LOSS_LIMIT = 1e5", "LOSS_LIMIT = 1e4"),
     "an operator": edit_text("mebm/method/loss.py", "energy_pos.mean() - ", "energy_pos.mean() + "),
     "an order": edit_text("mebm/seeds.py", '"big"', '"little"'),
-    "a new import that computes": append("mebm/method/sgld.py", "\nfrom mebm.measure.metrics import frechet_distance\n"),
+    "a new import that computes": append(
+        "mebm/method/sgld.py", "\nfrom mebm.measure.metrics import frechet_distance\n"
+    ),
     "train.lr": set_param("train", "lr", 0.05),
     "train.seed": set_param("train", "seed", 5),
     "train.kernels": set_param("train", "kernels", "native"),
