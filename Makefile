@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 .PHONY: demo test test-wide install place
 demo: install
 	$(call in_venv,snakemake)
-	$(call in_venv,python -m stages.show)
+	$(call in_venv,python -m mebm show)
 
 test: install
 	$(call in_venv,ruff check .)

@@ -15,9 +15,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from mebm.engine.refusal import size  # noqa: E402
 from mebm.settings.suite import Params  # noqa: E402
 from mebm.training.operations import training_cost  # noqa: E402
-from stages.cost import _size  # noqa: E402
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     hours = {}
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>8} {'hours':>7}")
     for name, run in settings.trained.items():
-        shape, n_images, labelled = _size(settings, run.dataset, ROOT / "nowhere")
+        shape, n_images, labelled = size(settings, run.dataset, ROOT / "nowhere")
         cost = training_cost(settings.resolve("train", name).train, shape, n_images, labelled)
         hours[name] = cost.flops / (args.share * args.peak * 1e12) / 3600
         print(f"{name:28} {n_images:10,} {cost.iterations:10,} {cost.flops / 1e18:8.2f} {hours[name]:7.2f}")

@@ -1,18 +1,50 @@
 """`python -m mebm COMMAND`: what people type besides `snakemake` and `dvc repro`."""
 
+import argparse
+import difflib
 import sys
 
-from mebm.engine import mend, unite
-
-COMMANDS = {"mend": mend.main, "unite": unite.main}
+from mebm import terminal
 
 
-def main(argv: list[str]) -> int:
-    if not argv or argv[0] not in COMMANDS:
-        print(f"error: usage: python -m mebm {'|'.join(COMMANDS)}", file=sys.stderr)
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns the exit status: 1 for an error of the project's own, 2 for words that are none of it."""
+    from mebm.commands import COMMANDS
+    from mebm.errors import MebmError, one_line, shown
+
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.5)
+        cure = f"did you mean `{near[0]}`?" if near else "`python -m mebm --help` lists them"
+        print(f"error: {shown(argv[0])} is no command; {cure}", file=sys.stderr)
         return 2
-    return COMMANDS[argv[0]](argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m mebm", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        text = command.__doc__
+        own = commands.add_parser(
+            name,
+            help=text.splitlines()[0].rstrip("."),
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.arguments(own)
+        own.set_defaults(run=command.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (MebmError, OSError) as error:
+        print(f"error: {one_line(_words(error))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _words(error: Exception) -> object:
+    """An error of the system's named by its file, as ours are."""
+    return f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else error
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    terminal.prepare()
+    sys.exit(main())

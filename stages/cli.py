@@ -16,6 +16,7 @@ from typing import TypeVar
 from mebm.engine import locks as engine
 from mebm.engine import mend, records
 from mebm.engine.graph import Graph
+from mebm.engine.refusal import refuse_what_was_asked
 from mebm.engine.strays import remove_strays
 from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
 from mebm.files import owning, refuse_links
@@ -33,7 +34,8 @@ from mebm.settings.stages import (
     Settings,
 )
 from mebm.settings.suite import Params, load_params
-from stages import Interrupted
+from mebm.terminal import Interrupted
+from mebm.training import devices
 
 KINDS = {
     "dataset": DATASET_STAGES | COMPARED_STAGES,
@@ -145,15 +147,13 @@ def execute(
             mend.keep_lock_file()
             settings = records.recorded(loaded, args.stage, args.name)
             if args.stage in FIRST:
-                from stages.cost import refuse_what_was_asked
-
                 refuse_what_was_asked(loaded)
         else:
             settings = loaded.resolve(args.stage, args.name)
         if hasattr(args, "inputs"):
             settings = _completed(args, settings, loaded)
         _check_outputs(args)
-        _open_log(args.logs / f"{args.stage}.{args.name}.log")
+        open_log(args.logs / f"{args.stage}.{args.name}.log")
         if in_pipeline:
             _look_around(args, loaded)
         log.info("%s %s: start", args.stage, args.name)
@@ -233,12 +233,8 @@ def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
 
 
 def device_for(compute: Compute, claimed: str | None = None):
-    """The torch device that `compute` asks for, with its threads and determinism set.
-
-    claimed: the GPU that this process took for itself, which is then the only one that it sees. Raises ParamsError
-    where there is no such device.
-    """
-    device = _device_for(compute, claimed)
+    """The torch device that `compute` asks for, as mebm/training/devices.py says. `provenance` tells of it."""
+    device = devices.device_for(compute, claimed)
     _provenance.update(
         device=device.type,
         device_name=_name_of(device),
@@ -256,23 +252,6 @@ def _name_of(device) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-
-
-def _device_for(compute: Compute, claimed: str | None):
-    import torch
-
-    torch.set_num_threads(compute.cpu_threads)
-    has_cuda = torch.cuda.is_available()
-    if has_cuda:
-        torch.use_deterministic_algorithms(compute.deterministic)
-        torch.backends.cudnn.benchmark = not compute.deterministic
-        if claimed is not None:  # one id, or the number of this process among several
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    if compute.device.startswith("cuda") and not has_cuda:
-        raise ParamsError(f"compute.device is {compute.device}, but there is no CUDA device; set it to auto or cpu")
-    if compute.device == "auto":
-        return torch.device("cuda" if has_cuda else "cpu")
-    return torch.device(compute.device)
 
 
 def progress(label: str) -> Callable[[int, int, str], None]:
@@ -307,7 +286,8 @@ def _file_only(message: str, *values: object) -> None:
             handler.handle(record)
 
 
-def _open_log(path: Path) -> None:
+def open_log(path: Path) -> None:
+    """Log to stderr and, from the start, into this file."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
@@ -347,6 +327,3 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "numpy")}
-
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA sums in an order of its own

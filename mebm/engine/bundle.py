@@ -7,17 +7,20 @@ jobs only and ordered by their names, so that equal results give equal bytes but
 import hashlib
 import json
 import os
+import platform
 import re
 import stat
+import subprocess
 import zipfile
 import zlib
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 
 import yaml
 
 from mebm.engine.graph import Graph
 from mebm.engine.hashes import folder_md5, md5
-from mebm.engine.plan import read_lock
+from mebm.engine.lockfile import read_lock
 from mebm.errors import DataError
 from mebm.files import BoundedLoader, replacing
 
@@ -59,6 +62,26 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, content)
     return len(contents) + 1
+
+
+def environment() -> dict:
+    """Python, packages, operating system, and the commit of the code."""
+    packages = {found.metadata["Name"]: found.version for found in distributions()}
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "commit": _git("rev-parse", "HEAD"),
+        "modified": (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines(),
+    }
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, encoding="utf-8", errors="replace", check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def _lock_of(graph: Graph, path: Path) -> bytes:
@@ -122,7 +145,7 @@ def verify(path: Path) -> tuple[int, list[str], list[str]]:
 
 def _read(path: Path) -> dict[str, bytes]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give the bundle that `python -m stages.archive` wrote")
+        raise DataError(f"{path}: no such file; give the bundle that `python -m mebm archive` wrote")
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

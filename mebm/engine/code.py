@@ -22,9 +22,11 @@ PACKAGES = ("mebm", "stages")
 # Modules, and wings whole, that carry parameters, files, messages and schedules, and decide no number. They are not
 # followed.
 CARRIERS = (
-    *("mebm/__init__.py", "mebm/errors.py", "mebm/files.py", "mebm/folders.py", "mebm/settings/", "mebm/engine/"),
+    *("mebm/__init__.py", "mebm/__main__.py"),
+    *("mebm/errors.py", "mebm/files.py", "mebm/folders.py", "mebm/terminal.py"),
+    *("mebm/settings/", "mebm/engine/", "mebm/commands/"),
     *("mebm/training/cost.py", "mebm/training/devices.py", "mebm/training/state.py"),
-    *("stages/__init__.py", "stages/cli.py", "stages/cost.py", "stages/locks.py"),
+    *("stages/__init__.py", "stages/cli.py"),
 )
 ROOT = Path(__file__).resolve().parent.parent.parent  # of the code that runs
 KEPT = Path(".state/code.json")

@@ -38,6 +38,7 @@ class Graph:
     """
 
     def __init__(self, path: str | Path, params: Params):
+        require_project(path)
         text = Path(path).read_text(encoding="utf-8")
         runs = {
             "trained": params.trained,
@@ -162,6 +163,12 @@ class Graph:
             tuple(map(fill, _paths(definition, "deps"))),
             tuple(map(fill, _outputs(definition))),
         )
+
+
+def require_project(path: str | Path = "dvc.yaml") -> None:
+    """Raises ParamsError where there is no graph, as in another folder than the project's."""
+    if not Path(path).is_file():
+        raise ParamsError(f"{path}: no such file; run from the project's root folder")
 
 
 def _fill(template: str, values: dict[str, str], stage: str) -> str:

@@ -12,11 +12,12 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 from mebm.engine import mend
 from mebm.engine.hashes import Hashes
+from mebm.engine.lockfile import LOCK, hashes_in, read_lock
 from mebm.engine.locks import UNDER_SNAKEMAKE
-from mebm.engine.plan import hashes_in, read_lock
 from mebm.errors import MebmError, one_line
 
 USAGE = 2
@@ -42,6 +43,8 @@ def main(argv: list[str]) -> int:
         print("error: usage: python -m mebm.engine.job [--force] ADDRESS, such as train@mjem_mnist", file=sys.stderr)
         return USAGE
     os.environ[UNDER_SNAKEMAKE] = addresses[0]
+    # dvc.yaml's `python` is that of this environment
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     try:
         said = mend.mend()
         if not _is_whole(addresses[0]):
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 def _is_whole(address: str) -> bool:
     """Whether what a job made lies here as recorded, so that nothing is restored."""
-    hashes, made = Hashes(), hashes_in(read_lock(mend.LOCK).get(address, {}), "outs")
+    hashes, made = Hashes(), hashes_in(read_lock(LOCK).get(address, {}), "outs")
     return all(hashes.of(out) == hash_ for out, hash_ in made.items())
 
 

@@ -1,21 +1,13 @@
 """What a kill, a crash or a failing disk left of DVC's own files, and putting it right.
 
-    python -m mebm mend          # all of it; `snakemake` does the first two by itself
-
-1. `dvc.lock`, which DVC writes in place: a torn one is replaced by the copy that was kept when the last job started or
-   ended, or by that of the last commit. What the job made whose record is missing there, DVC's cache still has.
-2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what: half of one is removed. By hand also entries whose
-   number a program on this machine has that is none of DVC's (numbers are used again after a restart): not while other
-   machines of a cluster are at work.
-3. Objects of DVC's cache that this suite needs and whose content is not what their name says: they are removed, and
-   what was restored from them gets a new time, so that DVC looks at it and the next run fetches or makes it again.
+A torn `dvc.lock` is replaced by a copy that was kept, half a `.dvc/tmp/rwlock` is removed, and objects of DVC's cache
+that are not what their names say are removed, so that the next run fetches or makes them again.
 """
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +15,8 @@ from pathlib import Path
 
 from mebm.engine.graph import Graph
 from mebm.engine.hashes import Hashes
-from mebm.engine.plan import LOCK, MARKS, hashes_in, object_in, objects_folder, read_lock
-from mebm.errors import DataError, MebmError, one_line
+from mebm.engine.lockfile import LOCK, MARKS, hashes_in, object_in, objects_folder, parse, read_lock
+from mebm.errors import DataError, MebmError
 from mebm.files import replacing, write_text
 
 KEPT = Path(".state/dvc.lock")
@@ -59,12 +51,32 @@ def mend_lock_file(root: Path = Path(".")) -> str:
     with _dvcs_lock(root, "lock") as free:  # which DVC holds while it writes
         if not free or _is_whole(path):
             return ""
-        for name, content in ((f"the copy kept in {KEPT}", _kept(root)), ("that of the last commit", _committed(root))):
-            if content:
-                write_text(path, content)
-                return f"{LOCK} was torn; {name} is back"
+        name, content = _copy(root)
+        if content:
+            write_text(path, content)
+            return f"{LOCK} was torn; {name} is back"
         path.unlink()
         return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
+
+
+def read_mended(root: Path = Path(".")) -> tuple[dict[str, dict], str]:
+    """What the lock file will say once it is mended, and whether it is torn, in words. Nothing is written.
+
+    Raises DataError for one that a merge left.
+    """
+    if _is_whole(root / LOCK):
+        return read_lock(root / LOCK), ""
+    name, content = _copy(root)
+    return parse(content, name) if content else {}, f"{LOCK} is torn; planned with {name or 'nothing recorded'}"
+
+
+def _copy(root: Path) -> tuple[str, str]:
+    """Name and content of a whole copy of the lock file: the kept one, or that of git's last commit, or neither."""
+    for name, content in ((f"the copy kept in {KEPT}", _kept(root)), ("that of the last commit", _committed(root))):
+        with suppress(DataError):
+            if content and parse(content, name):
+                return name, content
+    return "", ""
 
 
 def _is_whole(path: Path) -> bool:
@@ -77,8 +89,8 @@ def _is_whole(path: Path) -> bool:
 
 
 def _kept(root: Path) -> str:
-    with suppress(MebmError, OSError):
-        return (root / KEPT).read_text(encoding="utf-8") if read_lock(root / KEPT) else ""
+    with suppress(OSError, ValueError):
+        return (root / KEPT).read_text(encoding="utf-8")
     return ""
 
 
@@ -221,27 +233,7 @@ def check_inputs(graph: Graph, address: str, root: Path = Path(".")) -> None:
 
 
 def mend(root: Path = Path("."), drop: bool = False) -> list[str]:
-    """The first two kinds. Returns what was done. drop: as `mend_rwlock` says."""
+    """Mend the lock file and DVC's record of locks. Returns what was done. drop: as `mend_rwlock` says."""
     said = [line for line in (mend_lock_file(root), mend_rwlock(root, drop)) if line]
     keep_lock_file(root)
     return said
-
-
-def main(argv: list[str]) -> int:
-    if argv:
-        print(__doc__ if set(argv) <= {"-h", "--help"} else "error: usage: python -m mebm mend", file=sys.stderr)
-        return 0 if set(argv) <= {"-h", "--help"} else 2
-    if not Path("dvc.yaml").is_file():
-        print("error: dvc.yaml: no such file; run from the project's root folder", file=sys.stderr)
-        return 2
-    try:
-        said = [*mend(drop=True), *mend_objects()]
-    except (MebmError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    print("\n".join(said) or "nothing to mend")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

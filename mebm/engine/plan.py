@@ -5,13 +5,9 @@ says, or when its outputs are missing or changed; and so is every job that reads
 engine's memory of its own runs counts, nor does any file's time. Nothing is written but kept hashes.
 """
 
-import configparser
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,15 +17,11 @@ import yaml
 from mebm.engine import code, records
 from mebm.engine.graph import PARAMS_STAGE, RECORDS, Graph, Job
 from mebm.engine.hashes import Hashes, md5
+from mebm.engine.lockfile import LOCK, cache_folder, hashes_in, object_in, objects_folder, read_lock
 from mebm.errors import SHOWN as SHOWN_VALUE
-from mebm.errors import DataError, clipped, one_line
-from mebm.files import write_text
+from mebm.errors import clipped
 from mebm.settings.suite import Params
 
-LOCK = Path("dvc.lock")
-STATE, MANY = ".state", 50  # where what a lock file of so many jobs held is kept
-MARKS = ("<<<<<<<", ">>>>>>>")  # of a merge
-WRITTEN = 2.0  # s without a change, after which nobody is writing a file
 SHOWN = 3  # names in a line of an explanation
 
 
@@ -71,115 +63,38 @@ class Plan:
         return "".join(f"{line}\n" for line in lines)
 
 
-def make_plan(graph: Graph, params: Params, text: str, root: Path = Path("."), forced: Iterable[str] = ()) -> Plan:
+def make_plan(
+    graph: Graph,
+    params: Params,
+    text: str,
+    root: Path = Path("."),
+    forced: Iterable[str] = (),
+    lock: dict[str, dict] | None = None,
+) -> Plan:
     """The plan for a parameter file whose content is `text`, in the project's folder.
 
-    forced: addresses of jobs that count as stale whatever their state. Raises DataError for a lock file or an input
-    that cannot be read.
+    forced: addresses of jobs that count as stale whatever their state; lock: what the lock file says of every job, by
+    default what lies in the folder. Raises DataError for a lock file or an input that cannot be read.
     """
-    planner = _Planner(graph, params, text, root, frozenset(forced))
+    lock = read_lock(root / LOCK) if lock is None else lock
+    planner = _Planner(graph, params, text, root, frozenset(forced), lock)
     plan = planner.plan()
     planner.hashes.save()
     code.save(root.resolve())
     return plan
 
 
-def read_lock(path: Path) -> dict[str, dict]:
-    """What DVC's lock file says of every job, by address; nothing where there is none.
-
-    Raises DataError for one that cannot be read, as a merge can leave it. DVC writes it in place, which takes seconds
-    for hundreds of jobs, so one that cannot be read is looked at again until it has not changed for a while.
-    """
-    stamp, since = None, time.monotonic()
-    while True:
-        try:
-            return _parsed(path)
-        except DataError:
-            found = path.stat() if path.exists() else None
-            now = (found.st_mtime_ns, found.st_size) if found else None
-            if now != stamp:
-                stamp, since = now, time.monotonic()
-            # DVC's first bytes come late, so a file that is still empty is given more time
-            if time.monotonic() - since > (WRITTEN if now and now[1] else 2 * WRITTEN):
-                raise
-        time.sleep(0.05)
-
-
-def _parsed(path: Path) -> dict[str, dict]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)}); restore it") from error
-    kept, key = _kept_of(path), md5(text.encode())
-    with suppress(OSError, ValueError, KeyError, TypeError):  # read before: hundreds of jobs take a second as YAML
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        if known["md5"] == key:
-            return known["stages"]
-    try:
-        stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
-        for stage in stages.values():
-            for kind in ("deps", "outs"):
-                for entry in stage.get(kind, []):
-                    if not isinstance(entry["path"], str) or not isinstance(entry["md5"], str):
-                        raise TypeError("a path or an md5 is no text")
-                    if None in entry.values():  # as a cut leaves it, which DVC refuses
-                        raise TypeError("an entry is cut")
-            if not isinstance(stage["cmd"], str):
-                raise TypeError("a command is no text")
-        if len(stages) > MANY:
-            with suppress(DataError):
-                write_text(kept, json.dumps({"md5": key, "stages": stages}))
-        return stages
-    except (KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        if any(mark in text for mark in MARKS):
-            raise DataError(
-                f"{path}: holds the conflict of a merge; `python -m mebm unite` takes the jobs of both sides"
-            ) from error
-        raise DataError(f"{path}: cannot be read ({one_line(error)}); `python -m mebm mend` restores it") from error
-
-
-def _kept_of(path: Path) -> Path:
-    """Where what a lock file held is kept; a copy of one lies in that folder itself."""
-    return (path.parent if path.parent.name == STATE else path.parent / STATE) / f"read.{path.name}.json"
-
-
-def cache_folder(root: Path = Path(".")) -> Path:
-    """Where DVC keeps contents, which its configuration can move."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    files = [Path("/etc/xdg/dvc/config"), home / "dvc" / "config", root / ".dvc" / "config", root / ".dvc/config.local"]
-    folder = root / ".dvc" / "cache"
-    for file in files:
-        config = configparser.RawConfigParser(strict=False, allow_no_value=True)
-        try:
-            config.read(file, encoding="utf-8")
-            found = config.get("cache", "dir", fallback=None)
-        except (configparser.Error, OSError, ValueError):
-            continue
-        folder = file.parent / Path(found.strip("'\"")).expanduser() if found else folder
-    return folder
-
-
-def objects_folder(root: Path = Path(".")) -> Path:
-    """The folder of contents in DVC's cache; reads DVC's configuration, so once for many objects."""
-    return cache_folder(root) / "files" / "md5"
-
-
-def object_in(objects: Path, hash_: str) -> Path:
-    """Where that folder keeps the content of a hash, whether it is there or not."""
-    return objects / hash_[:2] / hash_[2:]
-
-
-def hashes_in(job: dict, kind: str) -> dict[str, str]:
-    """Hashes of the deps or outs that the lock file records of a job, by path."""
-    return {entry["path"]: entry["md5"] for entry in job.get(kind, [])}
-
-
 class _Planner:
-    def __init__(self, graph: Graph, params: Params, text: str, root: Path, forced: frozenset[str]):
-        self.graph, self.root, self.text, self.forced = graph, root, text, forced
-        self.lock = read_lock(root / LOCK)
+    def __init__(
+        self,
+        graph: Graph,
+        params: Params,
+        text: str,
+        root: Path,
+        forced: frozenset[str],
+        lock: dict[str, dict],
+    ):
+        self.graph, self.root, self.text, self.forced, self.lock = graph, root, text, forced, lock
         self.records = records.texts(params, root.resolve())
         self.hashes = Hashes(root)
         self.objects = objects_folder(root)

@@ -1,4 +1,8 @@
-"""What the Snakefile asks: the graph with its stale jobs, and what has to hold before the first job starts."""
+"""What the Snakefile asks: the graph with its stale jobs, and what has to hold before the first job starts.
+
+Reading the Snakefile changes nothing but what `.state` keeps to be faster next time; whatever changes something is in
+`Planned.start`, which Snakemake calls when jobs are about to start.
+"""
 
 import os
 import shlex
@@ -9,52 +13,118 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NoReturn
 
+from snakemake.io import ancient, directory
 from snakemake.settings.enums import RerunTrigger
 
-from mebm.engine import locks as engine
-from mebm.engine import mend, records
+from mebm.engine import locks, mend, records
 from mebm.engine.graph import PARAMS_STAGE, RECORDS, Graph, Job
-from mebm.engine.plan import Plan, cache_folder, make_plan
-from mebm.errors import ParamsError
+from mebm.engine.lockfile import cache_folder
+from mebm.engine.plan import Plan, make_plan
+from mebm.errors import MebmError, ParamsError, one_line
 from mebm.files import refuse_links, write_text
 from mebm.settings.editing import override, with_values
 
-# Why jobs are stale; newer than everything when it is written. Each process has its own, since Snakemake compares a
-# finished output with its inputs once more, and a second command would have made them newer.
-REASONS = Path(f".state/stale.{os.getpid()}.txt")
+PYTHON = shlex.quote(sys.executable)
+ALL = f"{RECORDS}/{records.ALL}"  # written last of the records
 FORCED = Path(".state/forced.txt")  # for processes of the same run elsewhere
 FILE = Path("params.yaml")
 STAMP = ".snakemake_timestamp"  # whose time Snakemake takes for that of the folder it is in
 
 
+def open_plan(workflow: Any, config: dict) -> "Planned":
+    """The suite in use as one `snakemake` sees it; ends the process with one line for what is wrong with it."""
+    try:
+        return Planned(workflow, config)
+    except MebmError as error:
+        _stop(error)
+
+
+def _stop(error: Exception) -> NoReturn:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    sys.exit(1)
+
+
 class Planned:
-    """The suite in use as one `snakemake` sees it.
+    """The graph with its stale jobs, in the forms in which rules of Snakemake's take them.
 
     workflow: Snakemake's, whose settings exist once the graph is built; config: its --config, in which
     set=runs.NAME.train.n_steps=10 plans with the value and, when jobs start, writes it into params.yaml, as
     `dvc exp run -S` does. Raises ParamsError and DataError for what is wrong with either, params.yaml or dvc.lock.
     """
 
-    def __init__(self, workflow, config: dict):
+    def __init__(self, workflow: Any, config: dict):
         self._workflow = workflow
-        values = config.pop("set", [])
-        if config:
-            raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
-        if workflow.is_main_process:
-            for line in mend.mend():
-                print(line, file=sys.stderr)
-        if (given := sum(word.startswith("set=") for word in sys.argv)) > 1:
-            raise ParamsError(f"--config: set= is given {given} times, and only the last would count; use 'set=[A, B]'")
-        if values is None or isinstance(values, dict):
-            raise ParamsError("--config set=: is no assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
-        self._set = values if isinstance(values, list) else [values]
+        self._set = _assignments(config)
         self.params = override(FILE, self._set, write=False)
         self.graph = Graph("dvc.yaml", self.params)
         refuse_links(out for job in self.graph.jobs.values() for out in job.outs)
         self._text = with_values(FILE.read_text(encoding="utf-8"), self._set)
         # a process that was told to run one job runs it, whatever its state
-        self._plan = make_plan(self.graph, self.params, self._text) if workflow.is_main_process else Plan()
+        self._lock, self._torn = mend.read_mended() if workflow.is_main_process else ({}, "")
+        self._plan = self._planned() if workflow.is_main_process else Plan()
+
+    def _planned(self, forced: set[str] = frozenset()) -> Plan:
+        plan = make_plan(self.graph, self.params, self._text, forced=forced, lock=self._lock)
+        if self._torn:  # so that a job starts, before which it is mended
+            plan.own.setdefault(PARAMS_STAGE, []).append(self._torn)
+        return plan
+
+    @property
+    def stages(self) -> list[str]:
+        """Stages with jobs in this suite, in the order of dvc.yaml, without `params`."""
+        return [stage for stage in self.graph.stages if stage != PARAMS_STAGE and self.graph.of(stage)]
+
+    @property
+    def targets(self) -> list[str]:
+        """All files of the suite."""
+        return [out for job in self.graph.jobs.values() for out in _products(job)]
+
+    def names(self, stage: str) -> list[str]:
+        """What the wildcard {name} of a rule can be."""
+        return [job.name for job in self.graph.of(stage)]
+
+    def inputs(self, stage: str) -> Callable:
+        """An input function: the files that a job reads.
+
+        `ancient` are those of jobs that are not stale. Those of a stale job are not, because Snakemake asks only the
+        first of several jobs in a row for its own reason to run, and finds the others through inputs that count.
+        """
+
+        def of(wildcards: Any) -> list[str]:
+            name = wildcards.get("name", "")
+            first = [] if stage == PARAMS_STAGE else [ALL]
+            files = list(dict.fromkeys([*first, *self.graph.inputs(stage, name)]))
+            return files if _address(stage, name) in self.plan.stale else [ancient(path) for path in files]
+
+        return of
+
+    def outputs(self, stage: str) -> list[str]:
+        """What a rule makes; outputs without a suffix are folders."""
+        if stage == PARAMS_STAGE:
+            return [ALL]
+        return [out if "." in Path(out).name else directory(out) for out in self.graph.patterns(stage)]
+
+    def force(self, stage: str) -> Callable:
+        """A function for `params`: the option with which a job is computed anew, or nothing."""
+        return lambda wildcards: "--force" if _address(stage, wildcards.get("name", "")) in self.forced else ""
+
+    def threads(self, stage: str) -> Callable:
+        """A function for `threads`, as the parameter file fixes them."""
+
+        def of(wildcards: Any) -> int:
+            compute = getattr(self.params.resolve(stage, wildcards.name), "compute", None)
+            return compute.cpu_threads if compute else 1
+
+        return of
+
+    def devices(self, stage: str) -> Callable:
+        """A function for `resources`: GPUs of a training, which takes them itself and waits.
+
+        --resources gpu=N bounds how many are asked for at once.
+        """
+        return lambda wildcards: self.params.resolve(stage, wildcards.name).compute.devices if stage == "train" else 0
 
     @cached_property
     def forced(self) -> set[str]:
@@ -69,10 +139,10 @@ class Planned:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan with forced jobs. The first time its reasons are said, and written newer than any output.
+        """The plan with forced jobs, which the first input function asks for; its reasons are said then.
 
-        From here on neither profile nor flag brings other triggers than times back, or stops at what a killed job
-        left: DVC guards every stage.
+        Stale jobs are handed to Snakemake as --forcerun does with files. From here on neither profile nor flag brings
+        other triggers than times back, or stops at what a killed job left: DVC guards every stage.
         """
         if not self._workflow.is_main_process:
             return self._plan
@@ -80,73 +150,78 @@ class Planned:
         settings.rerun_triggers, settings.force_incomplete = frozenset([RerunTrigger.MTIME]), True
         # where DVC made files, Snakemake would warn that it remembers nothing of them, which does not count here
         self._workflow.log_missing_metadata_info = self._workflow.log_outdated_metadata_info = lambda: None
-        plan = make_plan(self.graph, self.params, self._text, forced=self.forced) if self.forced else self._plan
-        said = _about_the_cache() + plan.text(self.graph.needed(settings.targets))
-        print(said, end="", file=sys.stderr)
-        _remove_old_reasons()
-        write_text(REASONS, f"{time.time_ns()}\n{said}")  # other bytes each time, so that no recorded hash is its own
-        self._date_reasons()
+        plan = self._planned(self.forced) if self.forced else self._plan
+        stale = (self.graph.jobs[address] for address in plan.stale)
+        self._workflow.dag.forcefiles.update(out for job in stale for out in _products(job))
+        torn = f"note: {self._torn}\n" if self._torn else ""
+        print(_about_the_cache() + torn + plan.text(self.graph.needed(settings.targets)), end="", file=sys.stderr)
         return plan
 
-    def _date_reasons(self) -> None:
-        """Make the file of reasons newer than every output, by the clock of the disk that it lies on.
-
-        What has a time in the future, by a clock that was wrong, gets that of now, since new outputs must be newer.
-        """
-        now = REASONS.stat().st_mtime
-        for out in (Path(out) for job in self.graph.jobs.values() for out in job.outs):
-            for path in (out, out / STAMP):
-                with suppress(OSError):  # missing, or another user's
-                    if path.lstat().st_mtime >= now:
-                        os.utime(path, (now - 0.01, now - 0.01), follow_symlinks=False)
-
-    def inputs(self, stage: str, name: str, ancient: Callable[[str], str]) -> list[str]:
-        """Inputs of a job for Snakemake: with the file of reasons if it is stale, else such whose times do not count.
-
-        Those of a stale job are no `ancient` ones, because Snakemake asks only the first of several jobs in a row for
-        its own reason to run, and finds the others through inputs that count.
-        """
-        address = f"{stage}@{name}" if name else stage
-        first = [] if stage == PARAMS_STAGE else [f"{RECORDS}/{records.ALL}"]
-        files = list(dict.fromkeys([*first, *self.graph.inputs(stage, name)]))
-        return [*files, str(REASONS)] if address in self.plan.stale else [ancient(path) for path in files]
-
-    def threads(self, stage: str, name: str) -> int:
-        """Threads of a job, as the parameter file fixes them."""
-        compute = getattr(self.params.resolve(stage, name), "compute", None)
-        return compute.cpu_threads if compute else 1
-
-    def devices(self, stage: str, name: str) -> int:
-        """GPUs of a job: it takes them itself and waits; --resources gpu=N bounds how many are asked for at once."""
-        return self.params.resolve("train", name).compute.devices if stage == "train" else 0
-
     def start(self) -> None:
-        """Before the first job: write the values of --config, or refuse training that would take too long here.
+        """Before the first job: mend, write the values of --config, or refuse training that would take too long here.
 
-        Raises StateError beside another engine, and ParamsError; params.yaml is then as it was.
+        Ends the process with one line beside another engine, and where something is refused; params.yaml is then as it
+        was.
         """
-        engine.take()
-        engine.refuse_beside_others()
+        try:
+            locks.take()
+            locks.refuse_beside_others()
+            for line in mend.mend():
+                print(line, file=sys.stderr)
+            self._refuse_or_write()
+            self._settle_times()
+        except (MebmError, OSError) as error:
+            _stop(error)
+
+    def _refuse_or_write(self) -> None:
         # Elsewhere (Slurm), this machine's speed says nothing: every training checks its own cost where it runs.
         planned = [job for job in self._workflow.dag.needrun_jobs() if job.rule.name == "train"]
         runs = sorted({job.wildcards.name for job in planned} - {address[6:] for address in self.plan.cached})
         before = FILE.read_text(encoding="utf-8")
         override(FILE, self._set, write=True)
         write_text(FORCED, "".join(f"{address}\n" for address in sorted(self.forced)))
-        ask = [sys.executable, "-m", "stages.cost", "--runs", *runs]
+        ask = [sys.executable, "-m", "mebm", "cost", "--runs", *runs]  # apart, since it imports torch
         if self._workflow.local_exec and runs and subprocess.run(ask, check=False).returncode:
             if self._set:
                 write_text(FILE, before)
             raise ParamsError("nothing was started, for the reason above")
 
+    def _settle_times(self) -> None:
+        """Give what has a time in the future, by a clock that was wrong, that of now.
 
-def _remove_old_reasons() -> None:
-    import psutil
+        Snakemake compares the outputs of every job that it ran with its inputs, and would end.
+        """
+        now = time.time()
+        for out in (Path(out) for job in self.graph.jobs.values() for out in job.outs):
+            for path in (out, out / STAMP):
+                with suppress(OSError):  # missing, or another user's
+                    if path.lstat().st_mtime > now:
+                        os.utime(path, (now, now), follow_symlinks=False)
 
-    for path in REASONS.parent.glob("stale.*.txt"):
-        number = path.name.split(".")[1]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            path.unlink(missing_ok=True)
+
+def _assignments(config: dict) -> list[str]:
+    """What --config says in `set`. Raises ParamsError for anything else in it."""
+    values = config.pop("set", [])
+    if config:
+        raise ParamsError(f"--config {next(iter(config))}: unknown; known: set=runs.NAME.SECTION.KEY=VALUE")
+    if (given := sum(word.startswith("set=") for word in sys.argv)) > 1:
+        raise ParamsError(f"--config: set= is given {given} times, and only the last would count; use 'set=[A, B]'")
+    if values is None or isinstance(values, dict):
+        raise ParamsError("--config set=: is no assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
+    return values if isinstance(values, list) else [values]
+
+
+def _address(stage: str, name: str) -> str:
+    return f"{stage}@{name}" if name else stage
+
+
+def _products(job: Job) -> tuple[str, ...]:
+    """What a job makes by the names that Snakemake's rules have for it."""
+    return (ALL,) if job.stage == PARAMS_STAGE else job.outs
+
+
+def _is_asked(job: Job, targets: set[str]) -> bool:
+    return job.stage in targets or any(out in {str(Path(target)) for target in targets} for out in _products(job))
 
 
 def _about_the_cache() -> str:
@@ -161,7 +236,3 @@ def _about_the_cache() -> str:
     return (
         f"note: this worktree has no cache; {share} shares that of the first, and `dvc checkout` takes it from there\n"
     )
-
-
-def _is_asked(job: Job, targets: set[str]) -> bool:
-    return job.stage in targets or any(out in {str(Path(target)) for target in targets} for out in job.outs)

@@ -161,19 +161,24 @@ def texts(params: Params, root: Path = code.ROOT) -> dict[str, str]:
     return {**{f"{job}.yaml": _dump(made) for job, made in records.items()}, ALL: _dump(parameters)}
 
 
-def write(params: Params, folder: str | Path) -> None:
+def write(params: Params, folder: str | Path) -> tuple[int, int]:
     """Write the files of all jobs into `folder`, and remove those of jobs that the suite no longer has.
 
-    A file whose content would not change is left alone.
+    A file whose content would not change is left alone. Returns how many were written and how many removed.
     """
     folder = Path(folder)
     wanted = {folder / name: content for name, content in texts(params).items()}
-    for path, content in wanted.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != content:
-            write_text(path, content)
-    for path in folder.glob("*.*.yaml"):
-        if path not in wanted and _is_record(path):
-            path.unlink()
+    changed = {
+        path: content
+        for path, content in wanted.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != content
+    }
+    for path, content in changed.items():
+        write_text(path, content)
+    gone = [path for path in folder.glob("*.*.yaml") if path not in wanted and _is_record(path)]
+    for path in gone:
+        path.unlink()
+    return len(changed), len(gone)
 
 
 def _is_record(path: Path) -> bool:

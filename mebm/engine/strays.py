@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mebm.engine.graph import PARAMS_STAGE, Graph
 from mebm.engine.hashes import Hashes
-from mebm.engine.plan import object_in, objects_folder
+from mebm.engine.lockfile import object_in, objects_folder
 from mebm.errors import DataError
 
 

@@ -1,28 +1,21 @@
 """Two branches that each trained something, in one lock file, so that nothing is trained again.
 
-    git merge BRANCH                     # ends in a conflict in dvc.lock; settle one in params.yaml by hand
-    python -m mebm unite                 # takes both sides' jobs from the merge in progress
-    python -m mebm unite REV             # or: adds what dvc.lock holds at a revision
-    dvc pull                             # where the cache does not have the other side's files: from the remote
-    git add dvc.lock && git commit
-
 A job that only one side has is taken. One that both have differently is taken from the side whose record fits
 params.yaml as it is now and whose inputs are those that were taken, and from ours where both or neither do: if that is
-not the present one, it is stale, as in any version. Outputs of the jobs that were taken are then checked out.
+not the present one, it is stale, as in any version.
 """
 
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import yaml
 
 from mebm.engine import records
-from mebm.engine.graph import RECORDS, Graph
+from mebm.engine.graph import RECORDS, Graph, require_project
 from mebm.engine.hashes import md5
-from mebm.engine.plan import LOCK, hashes_in, read_lock
-from mebm.errors import DataError, MebmError, one_line
+from mebm.engine.lockfile import LOCK, hashes_in, parse, read_lock
+from mebm.errors import DataError
 from mebm.files import write_text
 from mebm.settings.suite import load_params
 
@@ -52,31 +45,22 @@ def unite(
     return united
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1 or any(word.startswith("-") for word in argv):
-        helping = set(argv) <= {"-h", "--help"}
-        print(__doc__ if helping else "error: usage: python -m mebm unite [REV]", file=sys.stderr)
-        return 0 if helping else 2
-    if not Path("dvc.yaml").is_file():
-        print("error: dvc.yaml: no such file; run from the project's root folder", file=sys.stderr)
-        return 2
-    try:
-        ours, theirs = _sides(argv[0] if argv else None)
-        settings = load_params("params.yaml")
-        present = {f"{RECORDS}/{name}": md5(text.encode()) for name, text in records.texts(settings).items()}
-        order = [job.address for job in Graph("dvc.yaml", settings).ordered()]
-        united = unite(ours, theirs, present, order)
-        write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
-        # it ends with an error where a job of the suite has never run, which is no matter here
-        subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=False, capture_output=True)
-    except (MebmError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    taken = [address for address in theirs if united[address] is theirs[address]]
-    print(f"{LOCK}: {len(united)} jobs, {len(taken)} of them from the other side")
-    absent = sum(not Path(out).exists() for job in united.values() for out in hashes_in(job, "outs"))
-    print(f"{absent} outputs are not in DVC's cache: `dvc pull` fetches them" if absent else "outputs are checked out")
-    return 0
+def unite_here(revision: str | None) -> tuple[dict[str, dict], int]:
+    """Write the jobs of both sides into this folder's lock file, and check their outputs out.
+
+    revision: whose lock file is the other side; None for the merge in progress. Returns the jobs by address, and how
+    many are of the other side. Raises DataError where there is no merge, or no such revision.
+    """
+    require_project()
+    ours, theirs = _sides(revision)
+    settings = load_params("params.yaml")
+    present = {f"{RECORDS}/{name}": md5(text.encode()) for name, text in records.texts(settings).items()}
+    order = [job.address for job in Graph("dvc.yaml", settings).ordered()]
+    united = unite(ours, theirs, present, order)
+    write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
+    # it ends with an error where a job of the suite has never run, which is no matter here
+    subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=False, capture_output=True)
+    return united, sum(united[address] is theirs[address] for address in theirs)
 
 
 def _sides(revision: str | None) -> tuple[dict[str, dict], dict[str, dict]]:
@@ -91,13 +75,4 @@ def _at(name: str, missing: str) -> dict[str, dict]:
     done = subprocess.run(["git", "show", name], capture_output=True, check=False)
     if done.returncode:
         raise DataError(missing)
-    path = Path(".state/other.lock")
-    write_text(path, done.stdout.decode(errors="replace"))
-    try:
-        return read_lock(path)
-    finally:
-        path.unlink()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return parse(done.stdout.decode(errors="replace"), name)

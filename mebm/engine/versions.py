@@ -13,7 +13,7 @@ import yaml
 from mebm.engine.code import fingerprint_of
 from mebm.engine.graph import RECORDS
 from mebm.engine.hashes import md5
-from mebm.engine.plan import object_in, objects_folder
+from mebm.engine.lockfile import object_in, objects_folder
 from mebm.errors import DataError
 from mebm.files import BoundedLoader
 
@@ -21,7 +21,7 @@ WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True)
-class Job:
+class Recorded:
     """What the lock file records of a job: MD5 of each dependency and output, by path."""
 
     cmd: str
@@ -51,7 +51,7 @@ class Version:
             )
         try:
             stages = yaml.load(lock, Loader=BoundedLoader)["stages"]
-            self.jobs = {address: _job(stage) for address, stage in stages.items()}
+            self.jobs = {address: _recorded(stage) for address, stage in stages.items()}
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{name}: dvc.lock cannot be read ({' '.join(str(error).split())})") from error
 
@@ -110,7 +110,7 @@ class Version:
         return any(out == path or out in folders for job in self.jobs.values() for out in job.outs)
 
     def made_from(self, address: str) -> dict | None:
-        """The record of a job (mebm/records.py) that its results were made from; None where it cannot be had."""
+        """The record of a job (mebm/engine/records.py) that its results were made from; None where it cannot be had."""
         path = next(
             (path for path in self.jobs[address].deps if path.startswith(f"{RECORDS}/{address.split('@')[0]}.")), ""
         )
@@ -164,11 +164,11 @@ class Version:
         return Repo(str(self.root), rev=self.rev, uninitialized=True, config=own)
 
 
-def _job(stage: dict) -> Job:
+def _recorded(stage: dict) -> Recorded:
     def hashes(kind: str) -> dict[str, str]:
         return {entry["path"]: entry["md5"] for entry in stage.get(kind, []) if "md5" in entry}
 
-    return Job(stage["cmd"], hashes("deps"), hashes("outs"))
+    return Recorded(stage["cmd"], hashes("deps"), hashes("outs"))
 
 
 def _is_shallow(root: Path) -> bool:

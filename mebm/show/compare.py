@@ -1,6 +1,6 @@
 """Two versions of the results side by side: parameters, metrics against the seed spread, tables, grids, code.
 
-`compare` collects, `to_markdown` and `to_html` show; stages/compare.py prints the same tables on a terminal.
+`compare` collects, `to_markdown` and `to_html` show; mebm/commands/compare.py prints the same tables on a terminal.
 """
 
 import csv

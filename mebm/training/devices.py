@@ -1,6 +1,7 @@
-"""GPUs shared out between training jobs on one machine: each takes one that no other has, until its process ends.
+"""The device that a job computes on, and GPUs shared out between training jobs on one machine.
 
-In a Slurm job only those of the same job share: what Slurm gave one job no other has, though all may call theirs 0.
+Each training takes one that no other has, until its process ends. In a Slurm job only those of the same job share: what
+Slurm gave one job no other has, though all may call theirs 0.
 """
 
 import fcntl
@@ -11,15 +12,42 @@ import time
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from mebm.errors import ParamsError, StateError
 from mebm.folders import own_folder
+from mebm.settings.schema import Compute
+
+if TYPE_CHECKING:
+    import torch
 
 FAKE = "MEBM_DEVICES"  # ids to share out instead of those found, to try the sharing without GPUs
 _NUMBER = r"\+?[0-9]+"
-_IDS = (_NUMBER, "GPU-", "MIG-")  # one kind a list, as CUDA has it
+_IDS = (_NUMBER, "GPU-", "MIG-")  # a list holds one kind, as CUDA has it
 _held: list = []  # open lock files: closing one frees its device
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA sums in an order of its own
+
+
+def device_for(compute: Compute, claimed: str | None = None) -> "torch.device":
+    """The torch device that `compute` asks for, with its threads and determinism set.
+
+    claimed: the GPU that this process took for itself, which is then the only one that it sees. Raises ParamsError
+    where there is no such device.
+    """
+    import torch
+
+    torch.set_num_threads(compute.cpu_threads)
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.use_deterministic_algorithms(compute.deterministic)
+        torch.backends.cudnn.benchmark = not compute.deterministic
+        if claimed is not None:  # one id, or the number of this process among several
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if compute.device.startswith("cuda") and not has_cuda:
+        raise ParamsError(f"compute.device is {compute.device}, but there is no CUDA device; set it to auto or cpu")
+    if compute.device == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    return torch.device(compute.device)
 
 
 def visible_ids() -> list[str]:

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from mebm.__main__ import main
 from mebm.engine import bundle as archive_module
 from mebm.engine.bundle import bundle, md5, verify
 from mebm.engine.graph import Job
 from mebm.errors import DataError
-from stages import verify as stage
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ OUTSIDE = ("../x", "results/../../x", "/etc/passwd", "C:/x", "..\\x", "a/./b", "
     ],
 )
 def test_damage_is_found_and_named(made, capsys, change, sums, message):
-    assert stage.main([str(rewritten(made, change, sums))]) == 1
+    assert main(["verify", str(rewritten(made, change, sums))]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
@@ -145,7 +145,7 @@ def test_a_link_in_a_bundle_is_refused(made, capsys):
         entry = zipfile.ZipInfo("results/link")
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(entry, "/etc/passwd")
-    assert stage.main([str(made)]) == 1
+    assert main(["verify", str(made)]) == 1
     message = "results/link is no regular file, such as a link; do not unpack it"
     assert capsys.readouterr().err == f"error: {made}: {message}\n"
 
@@ -153,7 +153,7 @@ def test_a_link_in_a_bundle_is_refused(made, capsys):
 def test_a_bundle_that_would_unpack_without_end(made, project, tmp_path, capsys, monkeypatch):
     rewritten(made, {"results/zeros.csv": bytes(10**6)}, True)
     monkeypatch.setattr(archive_module, "LARGEST", 10**5)
-    assert stage.main([str(made)]) == 1
+    assert main(["verify", str(made)]) == 1
     error = capsys.readouterr().err
     assert f"{made}: would unpack to 1" in error
     assert error.count("\n") == 1
@@ -179,9 +179,9 @@ def test_only_a_bundle_is_replaced_by_one(project, made, tmp_path, content):
 
 def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):
     made.write_bytes(made.read_bytes()[:200])
-    assert stage.main([str(made)]) == 1
+    assert main(["verify", str(made)]) == 1
     assert "is no readable bundle" in capsys.readouterr().err
-    assert stage.main([str(tmp_path / "none.zip")]) == 1
+    assert main(["verify", str(tmp_path / "none.zip")]) == 1
     assert "no such file" in capsys.readouterr().err
 
 
@@ -192,7 +192,7 @@ def test_flipped_bits_end_in_one_line(made, tmp_path, capsys):
     start = entry.header_offset + 30 + len(entry.filename)
     for at in range(start, start + entry.compress_size, 7):
         made.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
-        assert stage.main([str(made)]) == 1
+        assert main(["verify", str(made)]) == 1
         assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -205,7 +205,7 @@ def test_a_lock_file_in_a_merge_is_named(project, tmp_path):
 
 
 def test_the_command_says_what_it_confirmed(made, capsys):
-    assert stage.main([str(made)]) == 0
+    assert main(["verify", str(made)]) == 0
     said = capsys.readouterr().out
     assert "9 files are whole; 3 outputs are what dvc.lock recorded\n1 more" in said
     assert said.endswith("  results/run/checkpoint.pt\n")

@@ -15,7 +15,7 @@ from engines import WHO, run, stale
 from mebm.engine import locks as engine
 from mebm.engine import mend
 from mebm.engine.hashes import md5
-from mebm.engine.plan import read_lock
+from mebm.engine.lockfile import read_lock
 from mebm.errors import DataError, StateError
 
 PIPELINE = """
@@ -140,7 +140,7 @@ def test_a_damaged_object_is_removed_and_the_file_made_again(project):
 
 
 def test_two_snakemakes_exclude_each_other(project):
-    script = "from mebm import engine; engine.take(); print('has it', flush=True); input()"
+    script = "from mebm.engine import locks; locks.take(); print('has it', flush=True); input()"
     command = [sys.executable, "-c", script]
     environment = {**os.environ, "PYTHONPATH": str(smoke.ROOT)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -157,6 +157,7 @@ def test_a_job_that_outlived_its_engine_is_named(project):
     engine.refuse_beside_others()
     script = "import sys; sys.argv = []; print('up', flush=True); input()"
     Path("stages").mkdir()
+    Path("stages/__init__.py").touch()
     Path("stages/train.py").write_text(script)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {**os.environ, "DVC_STAGE": "train@a"}  # and not one that somebody runs by hand

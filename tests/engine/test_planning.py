@@ -1,0 +1,105 @@
+"""Reading the Snakefile changes nothing, whatever state the project is in; what has to change does so before jobs."""
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from engines import copy_project, planned, run
+from recorded import record_as_done
+
+# What is kept to be faster next time, and what Snakemake itself keeps
+KEPT = (".snakemake", ".state/code.json", ".state/hashes.json", ".state/read.dvc.lock.json")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> Path:
+    """A project whose jobs are recorded as done."""
+    folder = copy_project(tmp_path_factory.mktemp("recorded") / "project")
+    record_as_done(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(recorded, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(recorded, tmp_path / "project", symlinks=True))
+
+
+def tree(folder: Path) -> dict[str, tuple]:
+    """Every file and folder of the project with its size, its time and its content."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not name.startswith(KEPT) and "__pycache__" not in path.parts and name != ".state":
+            state = path.lstat()
+            content = path.read_bytes() if path.is_file() else None
+            found[name] = (state.st_size if content is not None else 0, state.st_mtime_ns, content)
+    return found
+
+
+def spoil(folder: Path) -> None:
+    """What a kill, a wrong clock and an earlier command can leave."""
+    (folder / ".state").mkdir(exist_ok=True)
+    shutil.copy(folder / "dvc.lock", folder / ".state" / "dvc.lock")
+    text = (folder / "dvc.lock").read_text()
+    (folder / "dvc.lock").write_text(text[: len(text) // 2])
+    (folder / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (folder / ".dvc" / "tmp" / "rwlock").write_text('{"read": {')
+    (folder / ".state" / "stale.1234567.txt").write_text("left by a process that has ended")
+    future = time.time() + 1e6
+    os.utime(folder / "results" / "mjem" / "accuracy.json", (future, future))
+    (folder / "results" / "mjem" / "quality.json").unlink()
+
+
+def test_reading_the_snakefile_changes_nothing(folder):
+    spoil(folder)
+    before = tree(folder)
+    said = run(folder, "snakemake", "-n")
+    assert tree(folder) == before
+    assert "note: dvc.lock is torn; planned with the copy kept in .state/dvc.lock" in said
+    assert "quality@mjem: results/mjem/quality.json is missing" in said
+    assert "train" not in re.findall(r"^(\w+) +\d+$", said, re.MULTILINE)  # the copy says that it was made
+    run(folder, "snakemake", "--list")
+    run(folder, "snakemake", "--lint", status=1)
+    assert tree(folder) == before
+
+
+def test_lint_finds_only_what_the_documentation_explains(folder):
+    """docs/engines.md, Lint."""
+    said = run(folder, "snakemake", "--lint", status=1)
+    titles = set(re.findall(r"^    \* (.*):$", said, re.MULTILINE))
+    assert titles == {"Specify a conda environment or container for each rule."}
+
+
+def test_what_was_left_is_mended_before_the_first_job(folder):
+    """Also where nothing but the lock file is to be mended."""
+    text = (folder / "dvc.lock").read_text()
+    (folder / ".state").mkdir(exist_ok=True)
+    shutil.copy(folder / "dvc.lock", folder / ".state" / "dvc.lock")
+    (folder / "dvc.lock").write_text(text[: len(text) // 2])
+    future = time.time() + 1e6
+    os.utime(folder / "results" / "mjem" / "accuracy.json", (future, future))
+    assert planned(folder) == {"params"}
+    said = run(folder, "snakemake")
+    assert "dvc.lock was torn; the copy kept in .state/dvc.lock is back" in said
+    assert (folder / "dvc.lock").read_text() == text
+    assert (folder / "results" / "mjem" / "accuracy.json").stat().st_mtime <= time.time()
+    assert planned(folder) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--config", "sett=1"), "--config sett: unknown"),
+        (("--config", "set={a: 1}"), "--config set=: is no assignment"),
+        (("--config", "set=runs.mjem.train.n_steps=-1"), "params.yaml: runs.mjem.train.n_steps: is -1"),
+    ],
+)
+def test_a_mistake_on_the_command_line_ends_in_a_line(folder, words, message):
+    said = run(folder, "snakemake", "-n", *words, status=1)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {message}")
+    assert "Traceback" not in said
