@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from mebm.show.compare import compare, to_html, to_markdown
+    from mebm.show.compare import compare, to_html, to_markdown  # slow: scipy
 
     found = compare(Version(args.a), Version(args.b))
     _print(found)

@@ -59,15 +59,16 @@ def mend_lock_file(root: Path = Path(".")) -> str:
         return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
 
 
-def read_mended(root: Path = Path(".")) -> tuple[dict[str, dict], str]:
-    """What the lock file will say once it is mended, and whether it is torn, in words. Nothing is written.
+def read_mended(root: Path = Path(".")) -> tuple[dict[str, dict], list[str]]:
+    """What the lock file will say once `mend` has run, and in words what there is to mend. Nothing is written.
 
-    Raises DataError for one that a merge left.
+    Raises DataError for a lock file that a merge left.
     """
+    torn = [f"{RWLOCK} is torn"] if (root / RWLOCK).is_file() and _is_torn(root / RWLOCK) else []
     if _is_whole(root / LOCK):
-        return read_lock(root / LOCK), ""
+        return read_lock(root / LOCK), torn
     name, content = _copy(root)
-    return parse(content, name) if content else {}, f"{LOCK} is torn; planned with {name or 'nothing recorded'}"
+    return parse(content, name) if content else {}, [f"{LOCK} is torn; planned with {name or 'no record'}", *torn]
 
 
 def _copy(root: Path) -> tuple[str, str]:

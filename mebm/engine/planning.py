@@ -62,13 +62,13 @@ class Planned:
         refuse_links(out for job in self.graph.jobs.values() for out in job.outs)
         self._text = with_values(FILE.read_text(encoding="utf-8"), self._set)
         # a process that was told to run one job runs it, whatever its state
-        self._lock, self._torn = mend.read_mended() if workflow.is_main_process else ({}, "")
+        self._lock, self._torn = mend.read_mended() if workflow.is_main_process else ({}, [])
         self._plan = self._planned() if workflow.is_main_process else Plan()
 
     def _planned(self, forced: set[str] = frozenset()) -> Plan:
         plan = make_plan(self.graph, self.params, self._text, forced=forced, lock=self._lock)
-        if self._torn:  # so that a job starts, before which it is mended
-            plan.own.setdefault(PARAMS_STAGE, []).append(self._torn)
+        if self._torn:  # so that a job starts, before which they are mended
+            plan.own.setdefault(PARAMS_STAGE, []).extend(self._torn)
         return plan
 
     @property
@@ -153,7 +153,7 @@ class Planned:
         plan = self._planned(self.forced) if self.forced else self._plan
         stale = (self.graph.jobs[address] for address in plan.stale)
         self._workflow.dag.forcefiles.update(out for job in stale for out in _products(job))
-        torn = f"note: {self._torn}\n" if self._torn else ""
+        torn = "".join(f"note: {line}, and is mended before jobs start\n" for line in self._torn)
         print(_about_the_cache() + torn + plan.text(self.graph.needed(settings.targets)), end="", file=sys.stderr)
         return plan
 
