@@ -1,5 +1,7 @@
 """The parameter file: closed, typed, ranged, and read as DVC reads it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,15 @@ def test_a_suite_needs_a_name_data_sets_runs_and_tables_only(write, smoke_params
     del smoke_params["suite"]["trained"]
     with pytest.raises(ParamsError, match=r"trained: is \{\}, expected at least one entry"):
         load_params(write(smoke_params))
+
+
+def test_settings_load_without_numpy_and_torch():
+    names = [path.stem for path in (smoke.ROOT / "mebm" / "settings").glob("[a-z]*.py")]
+    assert len(names) > 8
+    script = (
+        f"import sys\nfrom mebm.settings import {', '.join(names)}\nprint(*{{'numpy', 'torch'}} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def test_analysed_runs_are_runs(write, smoke_params):
