@@ -67,7 +67,7 @@ for stage in PLAN.stages:
             f"logs/{stage}.{{name}}.log",
         params:
             python=PYTHON,
-            job=f"{stage}@{{name}}",
+            job=PLAN.job(stage),
             force=PLAN.force(stage),
         threads: PLAN.threads(stage)
         priority: PRIORITY.get(stage, 0)

@@ -14,13 +14,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mebm.errors import CheckpointError, DataError, MetricError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UNPACKED = 2**30  # bytes to which the compressed parts of an archive may grow
 TEXT = 2**26  # bytes of a text file that is read as a whole
@@ -261,13 +263,15 @@ def read_yaml(path: str | Path) -> Any:
         raise DataError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); {AGAIN}") from error
 
 
-def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
+def write_npz(path: str | Path, **arrays: "np.ndarray") -> None:
     """Write arrays to an uncompressed .npz atomically. Equal arrays give equal bytes."""
+    import numpy as np  # here and below, so that commands without arrays start without it
+
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 
-def read_npz(path: str | Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path, *names: str, optional: tuple[str, ...] = ()) -> dict[str, "np.ndarray"]:
     """Read the named arrays of an .npz without executing pickled code.
 
     Returns a dict with every name of `names`, and those of `optional` that are present. Raises DataError where the
@@ -277,7 +281,9 @@ def read_npz(path: str | Path, *names: str, optional: tuple[str, ...] = ()) -> d
         return arrays_in(file, str(path), names, optional)
 
 
-def arrays_in(file: BinaryIO, origin: str, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, np.ndarray]:
+def arrays_in(
+    file: BinaryIO, origin: str, names: Iterable[str], optional: Iterable[str] = ()
+) -> dict[str, "np.ndarray"]:
     """The same of an open file. origin: how messages name it."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -295,8 +301,10 @@ def arrays_in(file: BinaryIO, origin: str, names: Iterable[str], optional: Itera
         raise DataError(f"{origin}: is not a readable .npz archive ({unreadable(error)}); {AGAIN}") from error
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, origin: str) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, origin: str) -> "np.ndarray":
     """An array whose size is what its header says: numpy would ask for memory before it finds the data missing."""
+    import numpy as np
+
     with archive.open(member) as file:
         form = np.lib.format
         headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}  # others name fields
@@ -317,11 +325,13 @@ def check_unpacked(members: list[zipfile.ZipInfo], origin: str) -> None:
         raise DataError(f"{origin}: would unpack to {total} bytes, more than the {UNPACKED} that are read; {AGAIN}")
 
 
-def numbers(path: str | Path, name: str, array: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
+def numbers(path: str | Path, name: str, array: "np.ndarray", shape: tuple[int | None, ...]) -> "np.ndarray":
     """An array of a file as float64. shape: what it must be, None for a side of any length.
 
     Raises DataError for anything but finite real numbers of that shape.
     """
+    import numpy as np
+
     kind, sides = array.dtype.kind, ", ".join("N" if side is None else str(side) for side in shape)
     fits = len(shape) == array.ndim and all(want in (None, side) for want, side in zip(shape, array.shape, strict=True))
     if kind not in "fiu" or not fits:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from mebm.engine import locks as engine
 from mebm.engine import mend, records
-from mebm.engine.graph import Graph
+from mebm.engine.graph import IMPORTED, Graph
 from mebm.engine.refusal import refuse_what_was_asked
 from mebm.engine.strays import remove_strays
 from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
@@ -187,7 +187,8 @@ def _owned(args: argparse.Namespace, names: Iterable[str] | None) -> AbstractCon
 
 def _is_job(args: argparse.Namespace) -> bool:
     # in a folder below, DVC puts the path of dvc.yaml before it
-    return os.environ.get("DVC_STAGE", "").rpartition(":")[2] == f"{args.stage}@{args.name}"
+    rule, _, name = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
+    return (rule.removesuffix(IMPORTED), name) == (args.stage, args.name)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -215,7 +216,8 @@ def _look_around(args: argparse.Namespace, loaded: Params) -> None:
 
     Raises DataError for outputs behind a link, which DVC cannot record, and for inputs that are not as recorded.
     """
-    graph, address = Graph("dvc.yaml", loaded), f"{args.stage}@{args.name}"
+    graph = Graph("dvc.yaml", loaded)
+    address = graph.address(args.stage, args.name)
     refuse_links(graph.jobs[address].outs)
     for path in remove_strays(graph, address):
         log.info("removed %s: no job of this suite makes it; DVC's cache has it", path)

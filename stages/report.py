@@ -42,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    jobs = Graph(args.params.parent / "dvc.yaml", load_params(args.params)).jobs
-    page = _Page(args, settings, jobs)
+    page = _Page(args, settings, Graph(args.params.parent / "dvc.yaml", load_params(args.params)))
     write_text(
         args.out,
         render(
@@ -65,13 +64,13 @@ def work(args, settings) -> None:
 class _Page:
     """Collects what the page shows of each data set, run and table from the files that the pipeline made."""
 
-    def __init__(self, args, settings, jobs: dict):
-        self.args, self.settings, self.jobs = args, settings, jobs
+    def __init__(self, args, settings, graph: Graph):
+        self.args, self.settings, self.graph, self.jobs = args, settings, graph, graph.jobs
         path = args.results / "params" / "all.yaml"
         self._path = path
         self.resolved = read_yaml(path)
         wanted = [("dataset", name) for name in settings.datasets]
-        wanted += [("train", name) for name in settings.runs if f"train@{name}" in jobs]
+        wanted += [("train", name) for name in settings.runs if f"train@{name}" in self.jobs]
         for stage, name in wanted:
             self._check(stage, name)
 
@@ -116,7 +115,7 @@ class _Page:
             row.method,
             settings.datasets[row.dataset],
             [f"{key} = {_plain(value)}" for key, value in settings.differences[name].items()],
-            self._source(args.results / "analyses" / name / "sample", f"sample@{name}"),
+            self._source(args.results / "analyses" / name / "sample", self.graph.address("sample", name)),
             analyses,
             trained,
             name in settings.analysed or any(analyses[stage].record for stage in ANALYSIS_STAGES),

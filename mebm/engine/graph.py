@@ -15,11 +15,15 @@ from mebm.settings.suite import Params
 
 PARAMS_STAGE = "params"
 RECORDS = "results/params"  # which that stage makes
+IMPORTED = "_imported"  # end of DVC's names for stages of imported runs that trained runs have as well
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: `address` is DVC's name for it (train@mebm_mnist), `deps` and `outs` are paths."""
+    """One job. `deps` and `outs` are paths.
+
+    address: DVC's name for it, such as train@mebm_mnist; sample_imported@NAME has the stage `sample`.
+    """
 
     address: str
     stage: str
@@ -40,12 +44,7 @@ class Graph:
     def __init__(self, path: str | Path, params: Params):
         require_project(path)
         text = Path(path).read_text(encoding="utf-8")
-        runs = {
-            "trained": params.trained,
-            "imported": params.imported,
-            "runs": params.runs,
-            "analysed": params.analysed,
-        }
+        runs = {"trained": params.trained, "imported": params.imported, "analysed": params.analysed}
         self._entries = {
             **{
                 f"${{suite.{kind}}}": {
@@ -66,8 +65,9 @@ class Graph:
         self.stages: list[str] = []
         self._patterns: dict[str, list[str]] = {}
         self.jobs: dict[str, Job] = {}
-        for stage, definition in self._definitions.items():
-            self.stages.append(stage)
+        for rule, definition in self._definitions.items():
+            stage = rule.removesuffix(IMPORTED)
+            self.stages += [stage] if stage not in self.stages else []
             if "foreach" not in definition:
                 self._add(stage, stage, "", definition, {})
                 continue
@@ -78,7 +78,12 @@ class Graph:
             if entries is None:
                 raise ParamsError(f"{path}: stages.{stage}.foreach: is {over!r}, which is not understood")
             for name, values in entries.items():
-                self._add(f"{stage}@{name}", stage, name, each, {"key": name, **values})
+                self._add(f"{rule}@{name}", stage, name, each, {"key": name, **values})
+
+    def address(self, stage: str, name: str = "") -> str:
+        """DVC's name of a job."""
+        address = f"{stage}@{name}" if name else stage
+        return address if address in self.jobs else f"{stage}{IMPORTED}@{name}"
 
     def of(self, stage: str) -> list[Job]:
         """The jobs of a stage."""
@@ -107,9 +112,11 @@ class Graph:
     def inputs(self, stage: str, name: str = "") -> list[str]:
         """Dependencies of a job without its record: a folder stands for every output of the graph inside it."""
         files = []
-        for dep in self.jobs[f"{stage}@{name}" if name else stage].deps:
+        for dep in self.jobs[self.address(stage, name)].deps:
             if PurePosixPath(dep).parent != PurePosixPath(RECORDS):
-                files += self.folders.get(dep) or [dep]
+                inside, patterns = f"{dep}/", [out for outs in self._patterns.values() for out in outs]
+                is_folder = any(out.startswith(inside) for out in patterns)  # of a mapping that may be empty
+                files += self.folders.get(dep) or ([] if is_folder else [dep])
         return files
 
     @cached_property
@@ -143,7 +150,8 @@ class Graph:
 
     def options(self, stage: str, run: str) -> dict[str, str]:
         """Options of the command with which a stage looks at a run of the suite: {"checkpoint": path, ...}."""
-        values = {"key": run, **self._entries["${suite.runs}"][run]}
+        runs = self._entries["${suite.trained}"] | self._entries["${suite.imported}"]
+        values = {"key": run, **runs[run]}
         words = _fill(self._definitions[stage]["do"]["cmd"], values, stage).split()
         return {word[2:]: value for word, value in pairwise(words) if word.startswith("--")}
 

@@ -96,7 +96,7 @@ class Planned:
             name = wildcards.get("name", "")
             first = [] if stage == PARAMS_STAGE else [ALL]
             files = list(dict.fromkeys([*first, *self.graph.inputs(stage, name)]))
-            return files if _address(stage, name) in self.plan.stale else [ancient(path) for path in files]
+            return files if self.graph.address(stage, name) in self.plan.stale else [ancient(path) for path in files]
 
         return of
 
@@ -106,9 +106,15 @@ class Planned:
             return [ALL]
         return [out if "." in Path(out).name else directory(out) for out in self.graph.patterns(stage)]
 
+    def job(self, stage: str) -> Callable:
+        """A function for `params`: DVC's name of a job."""
+        return lambda wildcards: self.graph.address(stage, wildcards.name)
+
     def force(self, stage: str) -> Callable:
         """A function for `params`: the option with which a job is computed anew, or nothing."""
-        return lambda wildcards: "--force" if _address(stage, wildcards.get("name", "")) in self.forced else ""
+        return lambda wildcards: (
+            "--force" if self.graph.address(stage, wildcards.get("name", "")) in self.forced else ""
+        )
 
     def threads(self, stage: str) -> Callable:
         """A function for `threads`, as the parameter file fixes them."""
@@ -209,10 +215,6 @@ def _assignments(config: dict) -> list[str]:
     if values is None or isinstance(values, dict):
         raise ParamsError("--config set=: is no assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
     return values if isinstance(values, list) else [values]
-
-
-def _address(stage: str, name: str) -> str:
-    return f"{stage}@{name}" if name else stage
 
 
 def _products(job: Job) -> tuple[str, ...]:

@@ -111,9 +111,8 @@ class Version:
 
     def made_from(self, address: str) -> dict | None:
         """The record of a job (mebm/engine/records.py) that its results were made from; None where it cannot be had."""
-        path = next(
-            (path for path in self.jobs[address].deps if path.startswith(f"{RECORDS}/{address.split('@')[0]}.")), ""
-        )
+        end = f".{address.partition('@')[2]}.yaml"
+        path = next((path for path in self.jobs[address].deps if path.startswith(RECORDS) and path.endswith(end)), "")
         if path not in self._made_from:
             hash_ = self.jobs[address].deps.get(path, "")
             cached = object_in(objects_folder(self.root), hash_)

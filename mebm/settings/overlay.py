@@ -41,7 +41,7 @@ from mebm.settings.wording import explain, found, unknown
 RUNS = ("trained", "imported")
 MAPPINGS = ("datasets", "compared", *RUNS)  # of a suite, from names to entries
 NEEDED = ("name", "datasets", "tables")
-KEYS = (*NEEDED, "defaults", "compared", *RUNS, "runs", "analysed")
+KEYS = (*NEEDED, "defaults", "compared", *RUNS, "analysed")
 ENTRY_SECTIONS = {
     "datasets": sections_of(DATASET_STAGES),
     "compared": sections_of(COMPARED_STAGES),
@@ -152,8 +152,6 @@ class _Reader:
         for kind, entries in (("datasets", suite["datasets"]), ("trained", runs)):
             if not entries:
                 raise ParamsError(f"{kind}: is {found(entries)}, expected at least one entry")
-        if suite.get("runs") != runs:
-            raise ParamsError("suite.runs: differs from trained and imported together; merge both into it")
         for key, run in suite["analysed"].items():
             if runs.get(key) != run:
                 where = f"suite.analysed.{named(key)}"

@@ -209,7 +209,7 @@ def test_a_setting_that_cannot_be_is_refused_by_its_key(base, keys, value, messa
     for suite in [content["suite"], *content["suites"].values()]:  # where nothing lies over the shared value
         section, key = (*keys.split("."), "")[:2]
         suite["defaults"].get(section, {}).pop(key, None)
-        for run in suite["runs"].values():
+        for run in suite["trained"].values():
             run.get(section, {}).pop(key, None) if isinstance(run.get(section), dict) else None
     assert message in refusal(content)
 
@@ -234,7 +234,7 @@ def test_what_a_large_machine_could_hold_is_not_refused(key):
 def with_run(content: dict, name: str, entry: dict, kind: str = "trained") -> dict:
     """The parameters with one more run."""
     suite = content["suite"]
-    suite[kind][name] = suite["runs"][name] = entry
+    suite[kind][name] = entry
     return content
 
 
@@ -453,7 +453,7 @@ def test_imported_runs_are_not_held_to_what_only_training_needs():
     content = smoke.smoke_params()
     content["train"] |= {"buffer_size": 60, "label_batch_size": 5000}
     released = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
-    content["suite"] |= {"trained": {}, "imported": {"released": released}, "runs": {"released": released}}
+    content["suite"] |= {"trained": {}, "imported": {"released": released}}
     content["suite"]["analysed"] = {}
     check_params(FILE, content)
 

@@ -1,5 +1,7 @@
 """The parameter file: closed, typed, ranged, and read as DVC reads it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,8 +58,9 @@ def set_value(base: dict, keys: str, value: object) -> dict:
         ("suite.trained.mebm.dataset", "cifar", "trained.mebm.dataset: is 'cifar'"),
         ("suite.trained.mebm.method", "", "trained.mebm.method: is ''"),
         ("suite.datasets.digits.dataset", {"seed": -1}, "datasets.digits.dataset.seed: is -1"),
-        ("suite.runs", {}, "suite.runs: differs from trained and imported"),
-        ("suite.runs", {"mebm": {"method": "x", "dataset": "digits"}}, "suite.runs: differs from trained and imported"),
+        ("suite.trained", {}, "trained: is {}, expected at least one entry"),
+        ("suite.datasets", None, "datasets: is missing, expected a mapping"),
+        ("suite.run", {}, "suite.run: unknown key; known: name"),
         ("suite.tables", ["tabel"], "suite.tables: is ['tabel']"),
         ("suite.defaults", {"train": {"lr": -1.0}}, "defaults.train.lr: is -1.0"),
         ("suite.defaults", {"trian": {}}, "defaults.trian: unknown key"),
@@ -81,7 +84,6 @@ def test_a_bad_value_is_named(write, smoke_params, keys, value, message):
 def test_run_names_are_safe_for_paths_and_shells(write, smoke_params, name):
     suite = smoke_params["suite"]
     suite["trained"][name] = suite["trained"].pop("mebm")
-    suite["runs"] = dict(suite["trained"])
     with pytest.raises(ParamsError, match="name"):
         load_params(write(smoke_params))
 
@@ -94,8 +96,33 @@ def test_a_misspelt_key_is_named_rather_than_the_one_that_it_leaves_missing(writ
 
 def test_a_suite_may_hold_imported_runs_only(write, smoke_params):
     released = {"released": {"method": "released", "dataset": "digits", "checkpoint": "data/released.pt"}}
-    smoke_params["suite"] |= {"trained": {}, "imported": released, "runs": released, "analysed": {}}
+    smoke_params["suite"] |= {"trained": {}, "imported": released, "analysed": {}}
     assert load_params(write(smoke_params)).trained == {}
+
+
+def test_a_suite_needs_a_name_data_sets_runs_and_tables_only(write, smoke_params):
+    full = smoke_params["suite"]
+    smoke_params["suite"] = {key: full[key] for key in ("name", "datasets", "trained", "tables")}
+    loaded = load_params(write(smoke_params))
+    assert (loaded.compared, loaded.imported, loaded.analysed) == ({}, {}, {})
+    assert set(loaded.runs) == {"mebm", "mjem"}
+    for key in ("name", "datasets", "tables"):
+        suite = dict(smoke_params["suite"])
+        del suite[key]
+        with pytest.raises(ParamsError, match=rf"suite\.{key}: is missing, expected in every suite"):
+            load_params(write({**smoke_params, "suite": suite}))
+    del smoke_params["suite"]["trained"]
+    with pytest.raises(ParamsError, match=r"trained: is \{\}, expected at least one entry"):
+        load_params(write(smoke_params))
+
+
+def test_settings_load_without_numpy_and_torch():
+    names = [path.stem for path in (smoke.ROOT / "mebm" / "settings").glob("[a-z]*.py")]
+    assert len(names) > 8
+    script = (
+        f"import sys\nfrom mebm.settings import {', '.join(names)}\nprint(*{{'numpy', 'torch'}} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def test_analysed_runs_are_runs(write, smoke_params):
@@ -107,7 +134,6 @@ def test_analysed_runs_are_runs(write, smoke_params):
 def test_runs_of_one_method_differ_in_their_seed_only(write, smoke_params):
     suite = smoke_params["suite"]
     suite["trained"]["again"] = {**suite["trained"]["mjem"], "train": {"pyx_weight": 1.0, "seed": 1}}
-    suite["runs"] = dict(suite["trained"])
     load_params(write(smoke_params))
     suite["trained"]["again"]["train"]["lr"] = 0.5
     with pytest.raises(ParamsError, match=r"has the method 'M-JEM' of (mjem|again), but another train\.lr"):
@@ -179,7 +205,6 @@ def test_an_edit_changes_exactly_the_files_of_the_jobs_that_read_it(write, smoke
     out = tmp_path / "resolved"
 
     def times() -> dict[str, int]:
-        smoke_params["suite"]["runs"] = dict(smoke_params["suite"]["trained"])
         records.write(load_params(write(smoke_params)), out)
         return {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
 
@@ -239,7 +264,7 @@ def test_wrong_overrides_of_runs_are_named(write, runs, message):
 @pytest.mark.parametrize("wrong", [5, [{"a": 1}], [1, "a"], {1: {}}, {"mjem": {"train": "abc"}}])
 def test_runs_over_a_suite_that_is_wrong_name_what_is_wrong(write, wrong):
     content = set_value(smoke.smoke_params(), "runs", {"mjem": {"train": {"n_steps": 7}}})
-    content["suite"]["runs"] = wrong
+    content["suite"]["trained"] = wrong
     with pytest.raises(ParamsError):
         load_params(write(content))
 

@@ -49,8 +49,8 @@ def build(folder: Path, content: dict | None = None) -> Path:
             record = {"fcd": fcd, "classifier_score": 5.0, "n_images": 100, "n_reference": 1497}
             write_json(results / "baseline" / name / f"{part}.json", record)
             save_grid(results / "baseline" / name / f"{part}.png", pictures(100), 10)
-    for seed, name in enumerate(suite["runs"]):
-        classifies = "train" in suite["runs"][name]
+    for seed, (name, entry) in enumerate({**suite["trained"], **suite["imported"]}.items()):
+        classifies = "train" in entry
         record = {"full": {"fcd": 10.0 - 9 * seed, "classifier_score": 4.0, "n_images": 100}}
         record["full"] |= {"fid": record["full"].pop("fcd"), "is_mean": 4.0} if suite["tables"] != ["demo"] else {}
         write_json(folder / "quality.json", record)
@@ -322,7 +322,6 @@ def test_a_published_figure_stands_beside_ours_and_names_are_escaped(tmp_path):
     suite["tables"] = ["generation", "steps"]
     suite["trained"]["mebm"]["method"] = "<script>alert('M-EBM')</script>"
     suite["imported"] = {"released": {"method": "released", "dataset": "digits", "checkpoint": "data/r.pt"}}
-    suite["runs"] = {**suite["trained"], **suite["imported"]}
     suite["datasets"] = {"digits": {"dataset": {"source": "cifar10", "image_size": 32}}}
     text = text_of(build(tmp_path, content))
     assert '<td class="short">M-JEM</td><td class="short">FID ↓</td><td class="number">10.38</td>' in text
