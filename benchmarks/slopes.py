@@ -22,7 +22,8 @@ import smoke  # noqa: E402
 
 from mebm.data.images import ImageSet  # noqa: E402
 from mebm.method.gaussian import UniformInit  # noqa: E402
-from mebm.training.loop import Training  # noqa: E402
+from mebm.training.loop import step  # noqa: E402
+from mebm.training.run import Run  # noqa: E402
 
 VALUES = {
     "K": [1, 2, 5, 10],
@@ -42,11 +43,11 @@ def seconds(device: torch.device, rounds: int, K: int, width: int, side: int, ba
     )
     pixels = np.random.RandomState(0).randint(0, 256, (images, 3, side, side), dtype=np.uint8)
     data = ImageSet(torch.from_numpy(pixels), torch.arange(images) % 10)
-    run = Training(train, data, UniformInit(data.shape), device)
+    run = Run(train, data, UniformInit(data.shape), device)
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        run.step()
+        step(run)
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,8 +25,10 @@ from baseline import Baseline  # noqa: E402
 
 from mebm.data.images import ImageSet  # noqa: E402
 from mebm.method.gaussian import GaussianInit, fit_gaussian  # noqa: E402
-from mebm.training import loop as training  # noqa: E402
+from mebm.method.iteration import Algorithm, sample, terms  # noqa: E402
+from mebm.training.loop import step  # noqa: E402
 from mebm.training.operations import training_cost  # noqa: E402
+from mebm.training.run import Run  # noqa: E402
 
 N_IMAGES = 2000
 
@@ -79,15 +82,14 @@ def once(device: torch.device, step) -> float:
 def split_of(run, device: torch.device) -> str:
     """Shares of one iteration's parts, in percent."""
     split = Split(device)
-    originals = training.sgld, training.forward_passes, torch.Tensor.backward, run.optimiser.step
-    training.sgld = split.timed("sgld", originals[0])
-    training.forward_passes = split.timed("forward", originals[1])
-    torch.Tensor.backward = split.timed("backward", originals[2])
-    run.optimiser.step = split.timed("optimiser", originals[3])
+    originals = run.algorithm, torch.Tensor.backward, run.optimiser.step
+    run.algorithm = Algorithm(sample=split.timed("sgld", sample), terms=split.timed("forward", terms))
+    torch.Tensor.backward = split.timed("backward", originals[1])
+    run.optimiser.step = split.timed("optimiser", originals[2])
     try:
-        total = once(device, run.step)
+        total = once(device, partial(step, run))
     finally:
-        training.sgld, training.forward_passes, torch.Tensor.backward, run.optimiser.step = originals
+        run.algorithm, torch.Tensor.backward, run.optimiser.step = originals
     seconds = split.seconds
     loss = seconds["forward"] - seconds["sgld"] + seconds["backward"]
     rest = total - seconds["sgld"] - loss - seconds["optimiser"]
@@ -158,13 +160,13 @@ def compare(args, device, peaks, data, init, moments, network, depth, width, mod
     ways = {"": {}} | ({" compiled": {"compile": True}} if args.compile else {})
     ways |= {" native": {"kernels": "native"}} if device.type == "cpu" else {}
     kinds = {f"{p}{w}": {**first, **more} for p, first in precisions.items() for w, more in ways.items()}
-    runs = {kind: training.Training(settings(**changes), data, init, device) for kind, changes in kinds.items()}
+    runs = {kind: Run(settings(**changes), data, init, device) for kind, changes in kinds.items()}
     plain = Baseline(settings(), data, *moments, device)
     times: dict[str, list[float]] = {"plain": [], **{kind: [] for kind in runs}}
     for round_ in range(args.rounds + 1):  # the first warms up
-        for kind, step in (("plain", plain.step), *((kind, run.step) for kind, run in runs.items())):
-            once(device, step)  # after another kind, caches and the allocator are those of the other
-            seconds = once(device, step)
+        for kind, iterate in (("plain", plain.step), *((kind, partial(step, run)) for kind, run in runs.items())):
+            once(device, iterate)  # after another kind, caches and the allocator are those of the other
+            seconds = once(device, iterate)
             if round_:
                 times[kind].append(seconds)
     cost = training_cost(settings(), data.shape, len(data), True)

@@ -30,7 +30,7 @@ class CheckpointError(MebmError):
 
 
 class Diverged(MebmError):
-    """Training left the range in which its numbers mean anything (METHOD: |L| > 1e5 or not finite).
+    """Training left the range in which its numbers mean anything (docs/method.md, Divergence).
 
     iteration: which; values: its energies, loss and gradient norms.
     """

@@ -14,7 +14,7 @@ from mebm.data.images import load_images
 from mebm.errors import MetricError, ParamsError
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
-from mebm.measure.evaluation import batch_statistics, score
+from mebm.measure.evaluation import score
 from mebm.method.gaussian import load_init
 from mebm.seeds import choice, generator_for
 from mebm.training.checkpoint import load_checkpoint
@@ -52,8 +52,7 @@ def work(args, settings) -> None:
     images = {"data": train.images[picked], "buffer": chains[kept], "initial": draws}
     # Batches about equal: the statistics of a last one of few images would set these apart.
     batch_size = math.ceil(n / math.ceil(n / wanted.batch_size))
-    with batch_statistics(model):
-        scores = {name: score(model, images[name], batch_size) for name in SOURCES}
+    scores = {name: score(model, images[name], batch_size, bn_stats="batch") for name in SOURCES}
     for name, found in scores.items():
         if not bool(torch.isfinite(found.features).all() and torch.isfinite(found.energy).all()):
             raise MetricError(f"energies or features of {SOURCES[name]} are not finite: the run has diverged")

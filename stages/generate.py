@@ -76,7 +76,7 @@ def work(args, settings) -> None:
         if step % wanted.grid_every == 0 or step == wanted.steps:
             grids[step] = chains.images(columns * settings.plots.grid_rows)
         if step % wanted.quality_every == 0 or step == wanted.steps:
-            energies, images = chains.energies().double(), chains.images()
+            energies, images = chains.energies(wanted.bn_stats).double(), chains.images()
             if not bool(energies.isfinite().all()):
                 raise MetricError(f"energies are not finite after {step} steps; the run's weights may have diverged")
             record = meter.measure(images, quality.score_splits, quality.permutation_seed, few=True)

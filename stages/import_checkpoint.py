@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from mebm.data.images import load_images
-from mebm.training.checkpoint import read_release, save_checkpoint
+from mebm.training.checkpoint import save_checkpoint
+from mebm.training.release import read_release
 from stages import cli
 
 

@@ -25,7 +25,9 @@ from mebm.training import parallel
 from mebm.training.checkpoint import Checkpoint, save_checkpoint
 from mebm.training.cost import estimate
 from mebm.training.devices import claim
-from mebm.training.loop import EPOCH_COLUMNS, LOG_COLUMNS, Trained, Training, train_model
+from mebm.training.loop import Trained, train_model
+from mebm.training.records import EPOCH_COLUMNS, LOG_COLUMNS
+from mebm.training.run import Run
 from mebm.training.state import ROOT, StateStore, run_key
 from stages import cli
 
@@ -138,7 +140,7 @@ class _Record:
         self._before = _seconds_before(folder / "seconds.json")
         self._start = time.monotonic()
 
-    def log(self, run: Training) -> None:
+    def log(self, run: Run) -> None:
         rows = run.rows
         if self._written != len(rows) - 1:  # the first time, after a resumption or a restart
             write_text(self._live, _csv(rows))
@@ -149,13 +151,13 @@ class _Record:
         write_json(self._folder / "seconds.json", {"seconds": self._seconds()})
         self._show(run.iteration, run.total, f"energy gap {rows[-1]['energy_gap']:+.3f}")
 
-    def look(self, run: Training) -> None:
+    def look(self, run: Run) -> None:
         images = unit_to_bytes(run.buffer.images[: max(100, run.train.snapshot_images)].cpu())
         save_grid(self._folder / "grids" / f"epoch_{run.epoch:04d}.png", images[:100], 10)
         path = self._folder / "snapshots" / f"epoch_{run.epoch:04d}.npz"
         save_images(path, images[: run.train.snapshot_images].numpy())
 
-    def divergence(self, error: Diverged, run: Training) -> None:
+    def divergence(self, error: Diverged, run: Run) -> None:
         values = {key: repr(value) for key, value in error.values.items()}  # JSON has no NaN
         stem = self._args.logs / f"diverged.{self._name}"
         write_json(stem.with_name(stem.name + ".json"), {"iteration": error.iteration, **values})

@@ -37,7 +37,7 @@ HARMLESS = {
     "line ends": lambda folder: (folder / "mebm/method/loss.py").write_bytes(
         (folder / "mebm/method/loss.py").read_bytes().replace(b"\n", b"\r\n")
     ),
-    "the words of an error": edit_text("mebm/training/loop.py", "the data set has no labels", "there are no labels"),
+    "the words of an error": edit_text("mebm/training/run.py", "the data set has no labels", "there are no labels"),
     "a module that training does not reach": append("mebm/analyses/curves.py", "\nunused = 1\n"),
     "a module that carries files": append("mebm/files.py", "\nunused = 1\n"),
     "kernels that are not used": append("mebm/training/native/kernels.cpp", "\nint unused;\n"),
@@ -59,7 +59,7 @@ HARMLESS = {
     ),
 }
 DECISIVE = {
-    "a constant": edit_text("mebm/training/loop.py", "LOSS_LIMIT = 1e5", "LOSS_LIMIT = 1e4"),
+    "a constant": edit_text("mebm/training/watch.py", "LOSS_LIMIT = 1e5", "LOSS_LIMIT = 1e4"),
     "an operator": edit_text("mebm/method/loss.py", "energy_pos.mean() - ", "energy_pos.mean() + "),
     "an order": edit_text("mebm/seeds.py", '"big"', '"little"'),
     "a new import that computes": append(

@@ -1,31 +1,34 @@
 """One of two processes: a step of training, its batches written down. Started by tests/test_parallel.py."""
 
 import sys
+from dataclasses import replace
 
 import smoke
 import torch
 
 from mebm.data.images import load_images
 from mebm.method.gaussian import GaussianInit, fit_gaussian
-from mebm.training import loop as training
+from mebm.method.iteration import draw
 from mebm.training import parallel
-from mebm.training.loop import Training
+from mebm.training.loop import step
+from mebm.training.run import Run
 
 data, out = load_images(sys.argv[1]), sys.argv[2]
 settings = smoke.section("train", norm="layer", pyx_weight=1.0, l2_coeff=0.0, noise_std=0.0, warmup_iters=0, lr=0.01)
 with parallel.joined(torch.device("cpu")):
     init = GaussianInit.from_moments(*fit_gaussian(data.images), data.shape, 1e-4)
-    run = Training(settings, data, init, torch.device("cpu"))
+    run = Run(settings, data, init, torch.device("cpu"))
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     whole = parallel.gathered(run.buffer.images)
-    original, seen = training.forward_passes, {}
+    seen = {}
 
-    def watched(model, x_pos, x_init, labelled, *rest):
-        seen.update(x_pos=x_pos, x_init=x_init, x_lab=labelled[0], labels=labelled[1])
-        return original(model, x_pos, x_init, labelled, *rest)
+    def watched(*args):
+        drawn = draw(*args)
+        seen.update(x_pos=drawn.x_pos, x_init=drawn.x_init, x_lab=drawn.labelled[0], labels=drawn.labelled[1])
+        return drawn
 
-    training.forward_passes = watched
-    run.step()
+    run.algorithm = replace(run.algorithm, draw=watched)
+    step(run)
     gradients = {name: p.grad for name, p in run.model.named_parameters()}
     record = {**seen, "before": before, "after": run.model.state_dict(), "gradients": gradients, "whole": whole}
     torch.save({**record, "shard": run.buffer.images}, f"{out}.{parallel.rank()}.pt")

@@ -15,16 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from mebm.data.blocks import block_mean, block_repeat
 from mebm.data.images import bytes_to_unit, unit_to_bytes
 from mebm.measure.metrics import frechet_distance, inception_style_score
 from mebm.measure.selection import select_by_class
 from mebm.method.energy import EnergyModel, build_model
-from mebm.method.gaussian import GaussianInit, block_mean, block_repeat, block_size, fit_gaussian
+from mebm.method.gaussian import GaussianInit, block_size, fit_gaussian
+from mebm.method.iteration import Algorithm, Drawn, objective_of
+from mebm.method.schedule import lr_at, make_optimiser
 from mebm.method.sgld import sgld
 from mebm.seeds import generator_for
 from mebm.settings.schema import Train
-from mebm.training.checkpoint import from_release_state
-from mebm.training.loop import forward_passes, lr_at, make_optimiser
+from mebm.training.release import from_release_state
 
 KNOWN = ("*_io.pt", "sgld.pt", "loss.pt", "gaussian.pt", "select.pt", "lr_schedule.csv", "state_dict_keys.csv")
 KNOWN += ("frechet.npz",)
@@ -193,7 +195,9 @@ def check_variant(values: dict, variant: dict, key: str, checkpoint: Path) -> No
     )
     optimiser = make_optimiser(model, settings)
     for step in (1, 2):
-        terms, x_neg = forward_passes(model, x_pos, start, (x_lab, values["y_lab"]), settings)
+        drawn = Drawn(x_pos, start, labelled=(x_lab, values["y_lab"]))
+        objective, samples = objective_of(Algorithm(), settings, model, drawn)
+        terms, x_neg = objective(), samples().x_neg
         optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         if step == 1:

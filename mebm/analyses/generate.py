@@ -1,7 +1,6 @@
-"""New samples: chains that start at the initial distribution and descend a trained energy (METHOD: new samples)."""
+"""New samples: chains from the initial distribution that descend a trained energy (docs/method.md, New samples)."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from mebm.data.images import unit_to_bytes
 from mebm.errors import Diverged
-from mebm.measure.evaluation import batch_statistics, score
+from mebm.measure.evaluation import score, statistics
 from mebm.method.energy import EnergyModel
 from mebm.method.gaussian import GaussianInit, UniformInit
 from mebm.method.sgld import sgld_step
@@ -21,9 +20,9 @@ BLOCK = 100  # chains that share a generator: one for each would be slow on a GP
 class Chains:
     """`count` chains and the SGLD that moves them, one step at a time.
 
-    model: in evaluation mode; init: where chains start; bn_stats: "batch", BatchNorm normalises each batch of chains
-    by its own statistics, as in training, or "running". step_size and noise_std are in pixel units of [-1, 1];
-    grad_bound bounds the gradient elementwise, None not at all.
+    init: where chains start; bn_stats: statistics by which chains move, "batch" as in training, or "running", which
+    makes chains independent of each other. step_size and noise_std are in pixel units of [-1, 1]; grad_bound bounds
+    the gradient elementwise, None not at all.
 
     Chain i depends on the seed and on i: starts and noise are drawn in blocks of fixed size, always whole. Batches
     are always full as well, by chains beyond `count` that are never shown: the statistics of a smaller last batch
@@ -62,7 +61,7 @@ class Chains:
         draws = (torch.randn(shape, generator=generator, device=generator.device) for generator in self._noise)
         noise = in_batches(draws, len(self.batches[0])) if self._step["noise_std"] else iter(())
         finite = []
-        with self.model.frozen_weights(), self._statistics():
+        with self.model.frozen_weights(), statistics(self.model, self.bn_stats):
             for index, x in enumerate(self.batches):
                 self.batches[index], gradient = sgld_step(self.model.energy, x, **self._step, noise=next(noise, None))
                 # not of the new x: clipping hides an infinite gradient
@@ -75,20 +74,15 @@ class Chains:
                 self.taken,
             )
 
-    def energies(self) -> Tensor:
-        """E of each chain, [count], with the same BatchNorm statistics as its steps."""
-        with self._statistics():
-            parts = [score(self.model, batch, len(batch)).energy for batch in self.batches]
-        return torch.cat(parts)[: self.count]
+    def energies(self, bn_stats: str) -> Tensor:
+        """E of each chain, [count], by these BatchNorm statistics, which need not be those of its steps."""
+        return torch.cat([score(self.model, x, len(x), bn_stats).energy for x in self.batches])[: self.count]
 
     def images(self, n: int | None = None) -> Tensor:
         """The first n chains (all of them) as bytes, uint8 [n, C, H, W] on the CPU."""
         n = self.count if n is None else min(n, self.count)
         n_batches = -(-n // len(self.batches[0]))
         return torch.cat([unit_to_bytes(batch).cpu() for batch in self.batches[:n_batches]])[:n]
-
-    def _statistics(self) -> AbstractContextManager:
-        return batch_statistics(self.model) if self.bn_stats == "batch" else nullcontext()
 
 
 def in_batches(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:

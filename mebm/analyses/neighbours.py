@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from mebm.data.blocks import block_mean
 from mebm.errors import MetricError
-from mebm.method.gaussian import block_mean
 
 CHUNK = 2**23  # numbers of a chunk of rows, 64 MB in float64
 COPY_QUANTILE = 0.01

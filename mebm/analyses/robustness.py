@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mebm.data.images import bytes_to_unit
 from mebm.errors import MetricError
-from mebm.measure.evaluation import gradient_batch, score
+from mebm.measure.evaluation import gradient_batch, score, statistics
 from mebm.method.energy import EnergyModel
 from mebm.seeds import generator_for
 
@@ -39,7 +39,7 @@ def survivors(
     steps; batch_size: of a pass without gradients. An image that is wrong without attack, in a smaller ball or after
     an earlier restart is wrong and left alone, since what was found lies in the larger ball too: no share rises with
     the radius or with the restarts. Restart i starts in the same directions for every radius and number of restarts.
-    The model is taken in the mode in which it is: evaluation. Raises MetricError for logits that are not finite.
+    With running BatchNorm statistics. Raises MetricError for logits that are not finite.
     """
     logits = score(model, images, batch_size).logits
     if not bool(torch.isfinite(logits).all()):
@@ -74,7 +74,7 @@ def attack(
     index = torch.arange(len(x), device=device)
     x, labels = x.to(device), labels.to(device)
     moved = project(x + radius * starts.to(device), x, norm, radius)
-    with model.frozen_weights():
+    with model.frozen_weights(), statistics(model, "running"):
         for step in range(steps + 1):
             moved.requires_grad_(step < steps)
             logits = model.logits(moved)

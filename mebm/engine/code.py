@@ -39,14 +39,17 @@ _CPP_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\
 
 
 @cache
-def of_stage(stage: str, without: frozenset[str] = frozenset(), root: Path = ROOT) -> dict[str, str]:
+def of_stage(
+    stage: str, without: frozenset[str] = frozenset(), root: Path = ROOT, chosen: tuple[str, ...] = ()
+) -> dict[str, str]:
     """Fingerprints of what `python -m stages.<stage>` computes with, by path below `root`.
 
-    without: modules that this job does not use though its code can import them; they are not followed either. Raises
-    DataError for a module that is not Python.
+    without: modules that this job does not use though its code can import them; they are not followed either. chosen:
+    modules that it uses though no import names them, because a setting does. Raises DataError for a module that is not
+    Python.
     """
     script = f"stages/{stage}.py"
-    found, queue = {script}, [script]
+    found, queue = {script, *chosen}, [script, *chosen]
     while queue:
         for path in _mentions(root, queue.pop()):
             if path not in found and path not in without and not path.startswith(CARRIERS):

@@ -33,6 +33,7 @@ NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 OUTSIDE = (("reference", "file"), ("dataset", "path"))  # inputs that no job makes
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 NATIVE = frozenset({"mebm/training/native/kernels.py"})  # with the C++ that it builds
+ALGORITHMS = "mebm/method/algorithms"  # a module each, of which a training uses the one that its settings name
 
 
 def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dict[str, Any]:
@@ -47,14 +48,15 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
     if outside := _outside(values, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside
-    without = NATIVE
+    without, chosen = NATIVE, ()
     if "train" in values:
         train = values["train"] = dict(values["train"])
         if train["kernels"] == "native":
             without = frozenset()
         if stage == "train":
             train |= _decisive(train, compute)
-    return {CODE: code.of_stage(stage, without, root), **values}
+            chosen = (f"{ALGORITHMS}/{train['algorithm']}.py",)
+    return {CODE: code.of_stage(stage, without, root, chosen), **values}
 
 
 def _outside(values: dict[str, Any], name: str) -> dict[str, str]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from mebm.data.images import bytes_to_unit
 from mebm.method.energy import EnergyModel
 
+BN_STATS = ("running", "batch")
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -21,23 +23,23 @@ class Scores:
 
 
 @torch.no_grad()
-def score(model: EnergyModel, images: Tensor, batch_size: int) -> Scores:
+def score(model: EnergyModel, images: Tensor, batch_size: int, bn_stats: str = "running") -> Scores:
     """One forward pass of images [N, C, H, W], bytes (uint8) or in [-1, 1], in batches on the model's device.
 
-    BatchNorm does what the model's mode says: running statistics in evaluation mode, which is how a checkpoint is
-    loaded, each batch's own within `batch_statistics`.
+    bn_stats: as in `statistics`; with "batch" the batch size is part of the result.
     """
     parts = []
-    for x in _batches(model, images, batch_size):
-        features = model.features(x)
-        parts.append((model.energy_of(features), model.class_head(features), features))
+    with statistics(model, bn_stats):
+        for x in _batches(model, images, batch_size):
+            features = model.features(x)
+            parts.append((model.energy_of(features), model.class_head(features), features))
     return Scores(*(torch.cat([part[i].float().cpu() for part in parts]) for i in range(3)))
 
 
-def gradient_norms(model: EnergyModel, images: Tensor, batch_size: int) -> Tensor:
-    """L2 norm of dE/dx for each image, [N], x in [-1, 1]; images as in `score`."""
+def gradient_norms(model: EnergyModel, images: Tensor, batch_size: int, bn_stats: str = "running") -> Tensor:
+    """L2 norm of dE/dx for each image, [N], x in [-1, 1]; images and bn_stats as in `score`."""
     norms = []
-    with model.frozen_weights():
+    with model.frozen_weights(), statistics(model, bn_stats):
         for x in _batches(model, images, batch_size):
             x.requires_grad_(True)
             (gradient,) = torch.autograd.grad(model.energy(x).sum(), x)
@@ -54,20 +56,31 @@ def gradient_batch(batch_size: int) -> int:
 
 
 @contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm normalises each batch by its own statistics, as in training, and leaves running averages alone.
+def statistics(model: nn.Module, bn_stats: str = "running") -> Iterator[None]:
+    """How a trained model looks at images: inside, dropout is off and BatchNorm normalises by what `bn_stats` says.
 
-    It does not see them, rather than averaging with weight 0: that would spread a batch that is not finite.
+    "running", everywhere the default: the running averages, so that images do not depend on each other. "batch": each
+    batch's own statistics, as in training (docs/method.md, BatchNorm's statistics). These are two different functions.
+    Running averages stay as they are in both: with "batch" BatchNorm does not see them, rather than averaging with
+    weight 0, which would spread a batch that is not finite. Modes are restored behind. Raises ValueError for another
+    word.
     """
+    if bn_stats not in BN_STATS:
+        raise ValueError(f"bn_stats is {bn_stats!r}, expected one of {BN_STATS}")
     layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    before = [(layer.training, layer.track_running_stats) for layer in layers]
-    for layer in layers:
-        layer.training, layer.track_running_stats = True, False
+    modes = [(module, module.training) for module in model.modules()]
+    tracks = [layer.track_running_stats for layer in layers]
+    model.eval()
+    if bn_stats == "batch":
+        for layer in layers:
+            layer.training, layer.track_running_stats = True, False
     try:
         yield
     finally:
-        for layer, (training, tracks) in zip(layers, before, strict=True):
-            layer.training, layer.track_running_stats = training, tracks
+        for module, training in modes:
+            module.training = training
+        for layer, track in zip(layers, tracks, strict=True):
+            layer.track_running_stats = track
 
 
 def _batches(model: EnergyModel, images: Tensor, batch_size: int) -> Iterator[Tensor]:

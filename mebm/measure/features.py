@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from mebm.data.batches import BatchStream, augment
 from mebm.data.images import MAX_CLASSES, ImageSet, bytes_to_unit
+from mebm.data.moments import StreamingMoments
 from mebm.errors import CheckpointError, DataError
 from mebm.files import check_state, numbers, read_npz, read_torch, replacing, unreadable
 from mebm.measure.inception import InceptionFeatures
-from mebm.method.gaussian import StreamingMoments
 from mebm.seeds import generator_for
 from mebm.settings.schema import Features
 

@@ -14,11 +14,9 @@ RELEASE_IMAGES = 10_000  # the release's buffer, which is what it scores
 def class_probabilities(model: EnergyModel, x: Tensor, batch_size: int) -> Tensor:
     """Softmax of the class head, [N, n_classes], for images [N, C, H, W] in [-1, 1].
 
-    The model must be in evaluation mode: the release's sampler leaves it in training mode, so that its ranking
+    With running BatchNorm statistics: the release's sampler leaves the model in training mode, so that its ranking
     depends on how images were batched.
     """
-    if model.training:
-        raise ValueError("the model is in training mode")
     return score(model, x, batch_size).logits.softmax(dim=1)
 
 
@@ -40,10 +38,11 @@ def select(protocol: str, probabilities: Tensor, keep_ratio: float, head_is_trai
 
 
 def select_by_class(probabilities: Tensor, keep_ratio: float) -> Tensor:
-    """Indices of the images to keep, class by class, by falling largest probability (METHOD: FID and IS).
+    """Indices of the images to keep, class by class, by falling largest probability.
 
-    probabilities: [N, n_classes]. Of n images predicted as a class, keep_ratio < 1 keeps floor(n keep_ratio), and
-    keep_ratio >= 1 keeps floor(keep_ratio) at most. Equal probabilities keep the order of the images.
+    docs/method.md, Selection by class. probabilities: [N, n_classes]. Of n images predicted as a class, keep_ratio < 1
+    keeps floor(n keep_ratio), and keep_ratio >= 1 keeps floor(keep_ratio) at most. Equal probabilities keep the order
+    of the images.
     """
     confidence, predicted = probabilities.max(dim=1)
     kept = []

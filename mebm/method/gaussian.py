@@ -1,4 +1,4 @@
-"""The initial distribution of the chains: one Gaussian fitted to the training images, or uniform noise."""
+"""Where chains start: a Gaussian fitted to the images, or uniform noise (docs/method.md, Initial distribution)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mebm.data.blocks import block_mean, block_repeat
 from mebm.data.images import bytes_to_unit
+from mebm.data.moments import StreamingMoments
 from mebm.errors import DataError
 from mebm.files import numbers, read_npz
 
 
 def block_size(image_size: int) -> int:
-    """Side of the blocks over whose means the Gaussian is fitted (METHOD: informative initial distribution).
+    """Side of the blocks over whose means the Gaussian is fitted (docs/method.md, Initial distribution).
 
     1 below 64 pixels, 2 for 64 to 99, 4 for 100 to 256, 8 up to 512, 16 up to 1024, and 1 above as in the release.
     """
@@ -27,49 +29,6 @@ def _blocks(image_size: int) -> tuple[int, int]:
     if image_size % block:
         raise DataError(f"images of {image_size} pixels cannot be split into blocks of {block}; resize the data set")
     return block, image_size // block
-
-
-def block_mean(x: Tensor, block: int) -> Tensor:
-    """Mean of each block x block square: [N, C, H, W] to [N, C, H/block, W/block]."""
-    return x if block == 1 else torch.nn.functional.avg_pool2d(x, block)
-
-
-def block_repeat(x: Tensor, block: int) -> Tensor:
-    """Repeat every pixel over a block x block square: [N, C, h, w] to [N, C, h*block, w*block]."""
-    return x if block == 1 else x.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)
-
-
-class StreamingMoments:
-    """Mean and covariance of row vectors, in float64, from batches, without keeping them.
-
-    Batches are merged by the pairwise update (Chan, Golub and LeVeque 1979), which stays accurate where the naive
-    sum of squares cancels.
-    """
-
-    def __init__(self, dimension: int, device: torch.device | str = "cpu"):
-        self.count = 0
-        self.mean = torch.zeros(dimension, dtype=torch.float64, device=device)
-        self._scatter = torch.zeros(dimension, dimension, dtype=torch.float64, device=device)
-
-    def update(self, rows: Tensor) -> None:
-        """Add rows, [n, D] of any float type."""
-        rows = rows.to(torch.float64)
-        n, total = len(rows), self.count + len(rows)
-        mean = rows.mean(0)
-        centred = rows - mean
-        delta = mean - self.mean
-        self._scatter.addmm_(centred.T, centred)
-        if self.count:
-            self._scatter.addr_(delta, delta, alpha=self.count * n / total)
-        self.mean += delta * (n / total)
-        self.count = total
-
-    def covariance(self, ddof: int = 0) -> Tensor:
-        """Covariance [D, D], exactly symmetric, divided by count - ddof. Raises DataError with too few rows."""
-        if self.count <= ddof:
-            raise DataError(f"a covariance needs more than {ddof} images, found {self.count}")
-        cov = self._scatter / (self.count - ddof)
-        return (cov + cov.T) / 2
 
 
 def fit_gaussian(images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:

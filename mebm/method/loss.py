@@ -1,4 +1,4 @@
-"""The objective's terms, each returned by name, and their sum (METHOD: loss)."""
+"""The objective's terms, each returned by name, and their sum (docs/method.md, Objective)."""
 
 import torch.nn.functional as F
 from torch import Tensor

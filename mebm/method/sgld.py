@@ -15,7 +15,7 @@ def sgld_step(
     generator: torch.Generator | None = None,
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """x <- clip(x - step_size * clip(dE/dx, -grad_bound, grad_bound) + noise_std * eps, -1, 1)  (METHOD: SGLD).
+    """x <- clip(x - step_size * clip(dE/dx, -grad_bound, grad_bound) + noise_std * eps, -1, 1)  (docs/method.md, SGLD).
 
     energy: maps [B, C, H, W] to [B]; the gradient is of its sum over the batch. x in [-1, 1]. step_size and
     noise_std are in pixel units of that range and independent of each other. grad_bound None leaves gradients as

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mebm.errors import ParamsError
 
 LEAK = 0.2
-BATCH_NORM_MOMENTUM = 0.9  # PyTorch's sense: running = 0.1 old + 0.9 batch (METHOD: energy network)
+BATCH_NORM_MOMENTUM = 0.9  # PyTorch's sense: running = 0.1 old + 0.9 batch (docs/method.md, Energy network)
 
 
 class ActNorm(nn.Module):

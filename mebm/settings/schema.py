@@ -167,6 +167,7 @@ class Train(Section):
     head: Literal["energy", "logsumexp"]
     norm: Literal["batch", "none", "instance", "layer", "actnorm"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    algorithm: Literal["published"]  # modules of mebm/method/algorithms/
     px_weight: NonNegative
     pyx_weight: NonNegative
     l2_coeff: NonNegative

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from mebm.method.energy import ARCHITECTURE, build_model
+from mebm.method.schedule import iterations_per_epoch
 from mebm.settings.schema import Train
-from mebm.training.loop import iterations_per_epoch
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ from typing import Any, BinaryIO
 
 import torch
 
-from mebm.engine.code import ROOT as ROOT_OF_CODE
-from mebm.engine.code import fingerprint
 from mebm.errors import StateError
 
 ROOT = Path(".state")
@@ -27,12 +25,12 @@ KEPT = 2
 
 
 def run_key(record: str, inputs: dict[str, str]) -> str:
-    """Hash of everything that decides a run's numbers, and of how states are written.
+    """Hash of everything that decides a run's numbers, and of what its states hold.
 
-    record: the job's parameters and fingerprints of its code (mebm/records.py); inputs: hashes of files, by name.
+    record: the job's parameters and fingerprints of its code, the module that makes states among them; inputs: hashes
+    of files, by name.
     """
-    form = fingerprint(ROOT_OF_CODE, "mebm/training/state.py")
-    said = json.dumps([record, inputs, torch.__version__, form], sort_keys=True)
+    said = json.dumps([record, inputs, torch.__version__], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

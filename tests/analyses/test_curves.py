@@ -28,7 +28,7 @@ from mebm.errors import DataError
 from mebm.files import sha256, write_npz
 from mebm.measure.features import FeatureClassifier, extract, save_network
 from mebm.measure.quality import QualityMeter
-from mebm.training.loop import LOG_COLUMNS
+from mebm.training.records import LOG_COLUMNS
 from stages import curves
 
 LOG = f"""{",".join(LOG_COLUMNS)}

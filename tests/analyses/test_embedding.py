@@ -15,7 +15,7 @@ from mebm.data.images import bytes_to_unit, save_images
 from mebm.errors import MetricError
 from mebm.figures.plots import figure
 from mebm.files import write_npz
-from mebm.measure.evaluation import batch_statistics
+from mebm.measure.evaluation import statistics
 from mebm.method.energy import build_model
 from mebm.method.gaussian import fit_gaussian
 from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -158,7 +158,7 @@ def test_energies_are_those_of_batches_with_their_own_statistics(run, tmp_path):
     assert record["batch_size"] == 30  # two batches alike rather than 50 and 10
     _, folder = run("b", "--n-images", "60", "--batch-size", "60")
     checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
-    with torch.no_grad(), batch_statistics(checkpoint.model):
+    with torch.no_grad(), statistics(checkpoint.model, "batch"):
         expected = float(checkpoint.model.energy(checkpoint.replay_buffer).mean())
     with torch.no_grad():
         running = float(checkpoint.model.energy(checkpoint.replay_buffer).mean())

@@ -163,11 +163,12 @@ def test_energies_and_bytes_are_of_the_chains_that_were_asked_for(model, init, b
     assert torch.equal(chains.images(), unit_to_bytes(pixels(chains)))
     assert torch.equal(chains.images(3), chains.images()[:3])
     assert len(chains.images(1000)) == 50
-    energies = chains.energies()
+    energies = chains.energies(bn_stats)
     assert energies.shape == (50,)
     with torch.no_grad():
         running = model.energy(pixels(chains))
     assert torch.allclose(energies, running, atol=1e-5) == (bn_stats == "running")
+    assert torch.allclose(chains.energies("running"), running, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 100])

@@ -7,7 +7,7 @@ import torch
 from small_run import ARCHITECTURE
 
 from mebm.data.images import bytes_to_unit
-from mebm.measure.evaluation import batch_statistics, gradient_batch, gradient_norms, score
+from mebm.measure.evaluation import gradient_batch, gradient_norms, score, statistics
 from mebm.method.energy import build_model
 
 
@@ -93,9 +93,8 @@ def test_model_is_left_as_it_was(model, images):
 
 def test_batch_statistics_equal_training_mode_and_leave_no_trace(model, images):
     before = state_of(model)
-    with batch_statistics(model):
-        inside = score(model, images, 13).energy
-        gradient_norms(model, images, 13)
+    inside = score(model, images, 13, "batch").energy
+    gradient_norms(model, images, 13, "batch")
     assert same(before, model.state_dict())  # running averages and num_batches_tracked among them
     after = score(model, images, 13).energy
     with torch.no_grad():
@@ -107,22 +106,41 @@ def test_batch_statistics_equal_training_mode_and_leave_no_trace(model, images):
 
 def test_batch_statistics_survive_a_batch_that_is_not_finite(model):
     before = state_of(model)
-    with batch_statistics(model):
-        assert bool(score(model, torch.full((4, 1, 8, 8), torch.inf), 4).energy.isnan().all())
+    assert bool(score(model, torch.full((4, 1, 8, 8), torch.inf), 4, "batch").energy.isnan().all())
     assert same(before, model.state_dict())
 
 
 def test_batch_statistics_end_with_an_error_inside(model, images):
     expected = score(model, images, 13).energy
-    with pytest.raises(KeyError), batch_statistics(model):
+    with pytest.raises(KeyError), statistics(model, "batch"):
         raise KeyError
     assert torch.equal(score(model, images, 13).energy, expected)
 
 
 def test_dropout_stays_off_within_batch_statistics(images):
     model = build_model((1, 8, 8), 10, **{**ARCHITECTURE, "dropout": 0.5}).eval()
-    with batch_statistics(model):
-        assert torch.equal(score(model, images, 13).energy, score(model, images, 13).energy)
+    assert torch.equal(score(model, images, 13, "batch").energy, score(model, images, 13, "batch").energy)
+
+
+@pytest.mark.parametrize("bn_stats", ["running", "batch"])
+def test_the_mode_of_the_model_changes_nothing_and_is_left_as_it_was(model, images, bn_stats):
+    expected = score(model, images, 13, bn_stats).energy
+    before = state_of(model.train())
+    model.backbone.layer1.eval()
+    modes = [module.training for module in model.modules()]
+    assert torch.equal(score(model, images, 13, bn_stats).energy, expected)
+    assert torch.equal(gradient_norms(model, images, 13, bn_stats), gradient_norms(model.eval(), images, 13, bn_stats))
+    model.train().backbone.layer1.eval()
+    with statistics(model, bn_stats):
+        assert not model.training
+    assert [module.training for module in model.modules()] == modes
+    assert same(before, model.state_dict())
+
+
+def test_running_statistics_are_the_default_and_another_word_is_refused(model, images):
+    assert torch.equal(score(model, images, 5).energy, score(model, images, 5, "running").energy)
+    with pytest.raises(ValueError, match="bn_stats is 'eval', expected one of"):
+        score(model, images, 5, "eval")
 
 
 def test_gradients_take_smaller_batches_but_never_none():
@@ -137,6 +155,6 @@ def test_batch_statistics_leave_a_model_with_native_kernels_as_it_was():
     model = build_model((1, 16, 16), 10, depth=10, width=1)
     kernels.use_native(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with batch_statistics(model):
+    with statistics(model, "batch"):
         model.energy(torch.rand(4, 1, 16, 16))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

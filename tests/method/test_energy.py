@@ -7,9 +7,10 @@ import torch
 
 from mebm.errors import ParamsError
 from mebm.method.energy import build_model
+from mebm.method.iteration import Algorithm, Drawn, objective_of
+from mebm.method.schedule import make_optimiser
 from mebm.method.wideresnet import NORMS
 from mebm.settings.schema import Train
-from mebm.training.loop import forward_passes, make_optimiser
 
 SHAPES = ((1, 16, 16), (3, 128, 128))
 
@@ -45,10 +46,11 @@ def test_one_optimiser_step_lowers_the_energy_gap():
         weight_decay=0.0,
     )
     optimiser = make_optimiser(model, settings)
-    before, _ = forward_passes(model, x_pos, x_init, None, settings)
+    objective, _ = objective_of(Algorithm(), settings, model, Drawn(x_pos, x_init))
+    before = objective()
     before["loss"].backward()
     optimiser.step()
-    after, _ = forward_passes(model, x_pos, x_init, None, settings)
+    after = objective()
     assert float(after["energy_gap"].detach()) < float(before["energy_gap"].detach())
 
 

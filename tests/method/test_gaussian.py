@@ -3,14 +3,12 @@
 import pytest
 import torch
 
+from mebm.data.blocks import block_mean, block_repeat
 from mebm.data.images import bytes_to_unit
 from mebm.errors import DataError
 from mebm.method.gaussian import (
     GaussianInit,
-    StreamingMoments,
     UniformInit,
-    block_mean,
-    block_repeat,
     block_size,
     fit_gaussian,
 )
@@ -29,21 +27,6 @@ def test_fit_equals_the_definition_for_any_batch_size(images):
         assert torch.allclose(mean, rows.mean(0), atol=1e-12)
         assert torch.allclose(cov, expected, atol=1e-12)
         assert torch.equal(cov, cov.T)
-
-
-def test_moments_survive_a_large_offset():
-    rows = torch.randn(1000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    moments = StreamingMoments(3)
-    for batch in (rows + 1e8).split(64):
-        moments.update(batch)
-    assert torch.allclose(moments.covariance(ddof=1), torch.cov(rows.T), atol=1e-6)
-
-
-def test_a_covariance_of_one_image_is_refused():
-    moments = StreamingMoments(3)
-    moments.update(torch.zeros(1, 3))
-    with pytest.raises(DataError, match="more than 1 images, found 1"):
-        moments.covariance(ddof=1)
 
 
 def test_draws_have_the_fitted_moments():

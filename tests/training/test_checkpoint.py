@@ -10,7 +10,8 @@ import torch
 from mebm.errors import CheckpointError, DataError
 from mebm.measure.features import FeatureClassifier, load_network, save_network
 from mebm.method.energy import build_model
-from mebm.training.checkpoint import Checkpoint, from_release_state, load_checkpoint, read_release, save_checkpoint
+from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mebm.training.release import from_release_state, read_release
 
 ORACLE = smoke.ROOT / "tests" / "oracle"
 ARCHITECTURE = {"depth": 10, "width": 1, "head": "energy", "norm": "batch", "dropout": 0.0}

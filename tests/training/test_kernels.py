@@ -17,9 +17,10 @@ from mebm.errors import ParamsError
 from mebm.method.energy import EnergyModel, build_model
 from mebm.method.gaussian import UniformInit
 from mebm.method.sgld import sgld
-from mebm.training.checkpoint import from_release_state
-from mebm.training.loop import Training
+from mebm.training.loop import step
 from mebm.training.native import kernels
+from mebm.training.release import from_release_state
+from mebm.training.run import Run
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 SHAPES = [(2, 16, 32, 32, 32), (3, 32, 16, 7, 9), (1, 48, 48, 4, 4), (2, 128, 64, 1, 3), (5, 64, 128, 8, 8)]
@@ -211,9 +212,9 @@ def test_the_release_in_float32(oracle_dir: Path):
 def test_training_gives_the_numbers_of_eager_float32(digits, precision, limits):
     def losses(**changes) -> list[float]:
         train = smoke.section("train", pyx_weight=1.0, log_every=1, **changes)
-        run = Training(train, digits, UniformInit(digits.shape), torch.device("cpu"))
+        run = Run(train, digits, UniformInit(digits.shape), torch.device("cpu"))
         for _ in range(3):
-            run.step()
+            step(run)
         return [row["loss"] for row in run.rows]
 
     # kinks of LeakyReLU amplify rounding, so later iterations are farther apart
@@ -226,9 +227,9 @@ def test_training_goes_on_with_the_weights_that_it_has_reached(digits, optimiser
     """Fused optimisers change weights unseen: transforms of the first ones must not stay."""
     options = {"batch_size": 16, "label_batch_size": 16, "buffer_size": 64, "warmup_iters": 0, "kernels": "native"}
     train = smoke.section("train", optimiser=optimiser, lr=0.1, pyx_weight=1.0, **options)
-    run = Training(train, digits, UniformInit(digits.shape), torch.device("cpu"))
+    run = Run(train, digits, UniformInit(digits.shape), torch.device("cpu"))
     for _ in range(3):
-        run.step()
+        step(run)
     plain = build_model(digits.shape, digits.n_classes, depth=train.depth, width=train.width)
     plain.load_state_dict(run.model.state_dict())
     x = 2 * torch.rand(16, *digits.shape, generator=torch.Generator().manual_seed(0)) - 1

@@ -11,7 +11,8 @@ from mebm.errors import DataError, Diverged
 from mebm.method.gaussian import GaussianInit as Gaussian
 from mebm.method.gaussian import UniformInit, fit_gaussian
 from mebm.settings.schema import Train
-from mebm.training.loop import LOG_COLUMNS, forward_passes, iterations_per_epoch, lr_at, make_optimiser, train_model
+from mebm.training.loop import train_model
+from mebm.training.records import LOG_COLUMNS
 
 CPU = torch.device("cpu")
 
@@ -135,42 +136,6 @@ def test_gpu_step_agrees_with_cpu(digits, init):
 def test_divergence_stops(digits, init):
     with pytest.raises(Diverged, match="diverged in iteration 1: loss"):
         train(digits, init, lr=1e6, warmup_iters=0, norm="none")
-
-
-def test_learning_rate():
-    schedule = {"lr": 0.1, "decay_epochs": [2, 4], "decay_factor": 0.2}
-    assert lr_at(0, 0, warmup_iters=1000, **schedule) == 0
-    assert lr_at(1000, 0, warmup_iters=1000, **schedule) == 0.1
-    assert lr_at(0, 0, warmup_iters=0, **schedule) == 0.1
-    assert lr_at(5000, 4, warmup_iters=1000, **schedule) == pytest.approx(0.004)
-    # the release loses a decay inside the warm-up
-    assert lr_at(500, 2, warmup_iters=1000, **schedule) == pytest.approx(0.01)
-
-
-def test_an_epoch_is_one_pass_of_the_labelled_stream():
-    assert iterations_per_epoch(settings(), 50_000, labelled=True) == 390
-    assert iterations_per_epoch(settings(), 30_000, labelled=False) == 468
-    with pytest.raises(DataError, match="fewer than a batch"):
-        iterations_per_epoch(settings(), 100, labelled=True)
-
-
-def test_zero_weights_skip_their_forward_pass(digits):
-    from mebm.method.energy import build_model
-
-    model = build_model(digits.shape, 10, depth=10, width=1).train()
-    passes = []
-    model.backbone.register_forward_hook(lambda *_: passes.append(1))
-    x, labels = torch.zeros(4, *digits.shape), torch.zeros(4, dtype=torch.long)
-    terms, x_neg = forward_passes(model, None, None, (x, labels), settings(px_weight=0.0, pyx_weight=1.0))
-    assert (len(passes), x_neg) == (1, None)
-    assert torch.equal(terms["loss"], terms["cross_entropy"])
-    terms, x_neg = forward_passes(model, x, x, None, settings(n_steps=2, noise_std=0.0))
-    assert len(passes) == 1 + 4  # data, two steps, samples
-    assert not torch.equal(x_neg, x)
-    assert "cross_entropy" not in terms
-    terms["loss"].backward()
-    assert model.class_head.weight.grad is None
-    assert make_optimiser(model, settings()).defaults["momentum"] == 0.9
 
 
 def test_looks_at_a_run_change_no_number_of_it(digits, init):

@@ -15,8 +15,8 @@ from mebm.data.images import save_images
 from mebm.files import sha256, write_npz
 from mebm.method.energy import build_model
 from mebm.method.gaussian import GaussianInit, fit_gaussian
+from mebm.method.iteration import Algorithm, Drawn, objective_of
 from mebm.training.checkpoint import load_checkpoint
-from mebm.training.loop import forward_passes
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(smoke.ROOT)}
@@ -56,10 +56,9 @@ def test_a_step_of_two_equals_one_with_the_whole_batch(folder, digits):
     settings = smoke.section("train", norm="layer", pyx_weight=1.0, l2_coeff=0.0, noise_std=0.0)
     model = build_model(digits.shape, 10, depth=10, width=1, norm="layer")
     model.load_state_dict(ranks[0]["before"])
-    terms, _ = forward_passes(
-        model.train(), batch["x_pos"], batch["x_init"], (batch["x_lab"], batch["labels"]), settings
-    )
-    terms["loss"].backward()
+    drawn = Drawn(batch["x_pos"], batch["x_init"], labelled=(batch["x_lab"], batch["labels"]))
+    objective, _ = objective_of(Algorithm(), settings, model.train(), drawn)
+    objective()["loss"].backward()
     for name, p in model.named_parameters():
         for rank in ranks:
             assert torch.allclose(rank["gradients"][name], p.grad, rtol=1e-4, atol=1e-6), name

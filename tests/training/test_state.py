@@ -9,10 +9,14 @@ import smoke
 import torch
 
 from mebm.errors import Diverged, StateError, Stopped
+from mebm.method.algorithms import published
 from mebm.method.gaussian import GaussianInit, fit_gaussian
+from mebm.method.iteration import Algorithm, terms
 from mebm.training import state
-from mebm.training.loop import Training, train_model, unusual
+from mebm.training.loop import step, train_model
+from mebm.training.run import Run
 from mebm.training.state import StateStore, discard, run_key
+from mebm.training.watch import unusual
 
 CPU = torch.device("cpu")
 
@@ -94,7 +98,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(store, monkeypatch):
 
 def test_only_one_process_at_a_time(store):
     script = (
-        "import sys; from pathlib import Path; from mebm.state import StateStore\n"
+        "import sys; from pathlib import Path; from mebm.training.state import StateStore\n"
         "with StateStore(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, str(store.folder)]
@@ -155,33 +159,30 @@ def test_a_stopped_run_goes_on_bit_for_bit(digits, init, store, at):
     "changes", [{"optimiser": "adam"}, {"px_weight": 0.0}, {"norm": "actnorm", "lr": 0.01}, {"init": "uniform"}]
 )
 def test_state_holds_all_that_the_next_iteration_depends_on(digits, init, changes):
-    one = Training(settings(**changes), digits, init, CPU)
+    one = Run(settings(**changes), digits, init, CPU)
     for _ in range(13):  # past the end of an epoch of both streams
-        one.step()
-    two = Training(settings(**changes), digits, init, CPU)
+        step(one)
+    two = Run(settings(**changes), digits, init, CPU)
     two.load(one.state())
     for run in (one, two):
         for _ in range(15):
-            run.step()
+            step(run)
     assert same(one.state(), two.state())
 
 
 def poison(monkeypatch, at: list[int]):
     """Make the loss NaN in the iterations `at`, each once."""
-    from mebm.training import loop as training
+    left, count = list(at), {"calls": 0}
 
-    original, left = training.forward_passes, list(at)
-    count = {"calls": 0}
-
-    def poisoned(*args, **kwargs):
-        terms, x_neg = original(*args, **kwargs)
+    def poisoned(*args):
+        found = terms(*args)
         if left and count["calls"] == left[0]:
             left.pop(0)
-            terms["loss"] = terms["loss"] * float("nan")
+            found["loss"] = found["loss"] * float("nan")
         count["calls"] += 1
-        return terms, x_neg
+        return found
 
-    monkeypatch.setattr(training, "forward_passes", poisoned)
+    monkeypatch.setattr(published, "ALGORITHM", Algorithm(terms=poisoned))
 
 
 def test_a_nan_stops_in_its_iteration(digits, init, monkeypatch):
@@ -214,18 +215,18 @@ def test_restarts_are_bounded(digits, init, store, monkeypatch):
 
 
 def test_a_gradient_that_is_not_finite_is_a_divergence(digits, init):
-    run = Training(settings(), digits, init, CPU)
-    run.step()
+    run = Run(settings(), digits, init, CPU)
+    step(run)
     next(run.model.parameters()).register_hook(lambda grad: grad * float("inf"))
     with pytest.raises(Diverged, match=r"nan|inf \(weights\)"):
-        run.step()
+        step(run)
 
 
 def test_a_sample_that_is_not_finite_is_a_divergence(digits, init):
-    run = Training(settings(px_weight=1.0), digits, init, CPU)
+    run = Run(settings(px_weight=1.0), digits, init, CPU)
     run.buffer.images.fill_(float("nan"))
     with pytest.raises(Diverged):
-        run.step()
+        step(run)
 
 
 def test_unusual_values_are_pointed_at():
