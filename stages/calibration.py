@@ -10,7 +10,7 @@ import numpy as np
 
 from mebm.analyses.calibration import fit_temperature, reliability, scores
 from mebm.data.images import load_images
-from mebm.data.prepare import split_stratified
+from mebm.data.split import split_stratified
 from mebm.errors import DataError, MetricError
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json

@@ -48,7 +48,7 @@ def work(args, settings) -> None:
     log, looks, quality = read_log(args.log), read_epochs(args.epochs), settings.quality
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
-    distance, score = meter.network.distance, meter.network.score
+    distance, score = meter.distance, meter.score
     record = {"status": "ok", "warning": None, "bn_stats": "running"}
     record |= {"score_splits": quality.score_splits, "permutation_seed": quality.permutation_seed}
     record |= {f"{name}_sha256": sha256(getattr(args, name)) for name in ("log", "epochs", "features", "reference")}

@@ -68,7 +68,7 @@ def work(args, settings) -> None:
     init = load_init(train["init"], args.gaussian, checkpoint.shape)
     chains = Chains(checkpoint.model, init, wanted.count, wanted.seed, **conditions)
 
-    columns, names = settings.plots.grid_columns, (meter.network.distance, meter.network.score)
+    columns, names = settings.plots.grid_columns, (meter.distance, meter.score)
     grids, rows, show = {}, [], cli.progress(f"generate {settings.name}")
     for step in range(wanted.steps + 1):
         if step:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
-from mebm.show.tables.tables import NAMES, Summary
+from mebm.show.summaries import METRICS, Summary
 from stages import cli
 
 
@@ -27,7 +27,7 @@ def work(args, settings) -> None:
 def _numbers(summary: dict) -> dict:
     """The metrics of a summary, without counts and what does not exist; those of other protocols below their name."""
     nested = {key: _numbers(value) for key, value in summary.items() if isinstance(value, dict)}
-    return {key: summary[key] for key in NAMES if summary.get(key) is not None} | nested
+    return {key: summary[key] for key in METRICS if summary.get(key) is not None} | nested
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mebm.data.images import load_images, unit_to_bytes
 from mebm.errors import DataError, ParamsError
 from mebm.figures.plots import figure
 from mebm.files import sha256, write_json
-from mebm.measure.features import FeatureClassifier, load_network, stream
+from mebm.measure.features import load_network, stream
 from mebm.seeds import choice
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
@@ -37,7 +37,7 @@ def work(args, settings) -> None:
     checkpoint = load_checkpoint(args.checkpoint)
     train = load_images(args.train, checkpoint.shape)
     network = load_network(args.features, device)
-    if isinstance(network, FeatureClassifier) and network.layers[0][0].in_channels != train.shape[0]:
+    if network.channels not in (None, train.shape[0]):
         raise DataError(f"{args.features}: is for other images than {args.train}; run the features stage")
     if len(train) <= wanted.n_neighbours:
         raise ParamsError(
@@ -54,8 +54,7 @@ def work(args, settings) -> None:
     record |= {"n_references": len(others), "n_train": len(train), "preprocessing": network.preprocessing}
     for name in ("checkpoint", "train", "features"):
         record[f"{name}_sha256"] = sha256(getattr(args, name))
-    which = "the small classifier" if isinstance(network, FeatureClassifier) else "Inception"
-    spaces = {"pixels": "Euclidean, of images in [0, 1]", "features": f"Euclidean, of the features of {which}"}
+    spaces = {"pixels": "Euclidean, of images in [0, 1]", "features": f"Euclidean, of the features of {network.title}"}
     results = {}
     for space, meaning in spaces.items():
         if space == "pixels":

@@ -17,20 +17,14 @@ from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
 from mebm.settings.stages import ANALYSIS_STAGES
 from mebm.settings.suite import load_params
+from mebm.show import tables
 from mebm.show.report.page import Analysis, Overview, Run, Source, read_table, render, shown
-from mebm.show.tables.tables import CAPTIONS, Hours, Measured, Summary
+from mebm.show.summaries import QUALITY, Hours, Measured, Summary, label
 from mebm.training.operations import training_cost
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
 PACKAGES += ("dvc", "snakemake")
-TITLES = {
-    "demo": "Quality and accuracy",
-    "generation": "Generation",
-    "classification": "Classification",
-    "steps": "Number of SGLD steps",
-    "start": "The initial distribution itself",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,8 +124,8 @@ class _Page:
         job = self.jobs[f"{stage}@{self.settings.name if table == 'start' else table}"]
         return {
             "name": file,
-            "title": TITLES.get(table, table),
-            "caption": CAPTIONS[table],
+            "title": tables.module(table).TITLE,
+            "caption": tables.module(table).CAPTION,
             "source": self._source(path.parent, job.address),
             "href": Path(os.path.relpath(path, self.args.out.parent)).as_posix(),
             "table": read_table(path) if path.is_file() else None,
@@ -170,8 +164,7 @@ class _Page:
 
 def _quality(record: dict) -> list[tuple[str, str]]:
     """The numbers of a metric record that head a run or a baseline."""
-    names = {"fid": "FID", "is_mean": "IS", "fcd": "fcd", "classifier_score": "classifier score"}
-    known = [(text, f"{record[key]:.2f}") for key, text in names.items() if record.get(key) is not None]
+    known = [(label(key, arrow=False), f"{record[key]:.2f}") for key in QUALITY if record.get(key) is not None]
     if record.get("accuracy") is not None:
         known.append(("accuracy", f"{100 * record['accuracy']:.2f} %"))
     return known

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
-from mebm.show.tables.tables import Accuracy, Quality, summarise
+from mebm.show.summaries import Accuracy, Quality, summarise
 from stages import cli
 
 

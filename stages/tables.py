@@ -4,24 +4,14 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_text
+from mebm.settings.checks import HELDOUT, INITIAL
 from mebm.settings.stages import Row
-from mebm.show.tables.tables import (
-    CAPTIONS,
-    HELDOUT,
-    INITIAL,
-    Hours,
-    Measured,
-    Result,
-    Summary,
-    make,
-    summarise,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from mebm.show import tables
+from mebm.show.formats import FORMS
+from mebm.show.rows import Result
+from mebm.show.summaries import Hours, Measured, Summary, summarise
 from stages import cli
 
-FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
 RUN_STAGES = ("train", "import_checkpoint", "sample", "quality", "accuracy", "summary")
 
 
@@ -35,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(args, settings) -> None:
     results = [_run_result(args, name, run) for name, run in settings.runs.items()]
-    if settings.name in ("demo", "generation"):
+    if tables.module(settings.name).BASELINES:
         results += baseline_results(args.baseline, settings.datasets)
     write_table(args.out / settings.name, settings.name, results, settings)
 
@@ -76,9 +66,9 @@ def forms(name: str) -> list[str]:
 
 def write_table(stem: Path, table: str, results: list[Result], settings) -> None:
     """Write a table in its three forms."""
-    content = make(table, results, settings.datasets, settings.tables.digits)
+    content = tables.make(table, results, settings.datasets, settings.tables.digits)
     for suffix, render in FORMS.items():
-        write_text(stem.with_name(f"{stem.name}.{suffix}"), render(content, CAPTIONS[table]))
+        write_text(stem.with_name(f"{stem.name}.{suffix}"), render(content, tables.module(table).CAPTION))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def inception_weights(folder: Path, seed: int = 0) -> Path:
     import torch
 
     from mebm.files import sha256
-    from mebm.measure.inception import empty_network
+    from mebm.measure.networks.inception import empty_network
 
     generator = torch.Generator().manual_seed(seed)
     state = {}

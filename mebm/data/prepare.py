@@ -5,39 +5,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mebm import sources
 from mebm.data.images import writing_images
-from mebm.data.sources import SOURCES, Chunk
+from mebm.data.split import split_stratified
 from mebm.errors import DataError
 from mebm.files import sha256, write_json
-from mebm.settings.schema import PUBLISHED_COUNTS, Dataset
+from mebm.settings.schema import Dataset
+
+if TYPE_CHECKING:
+    from mebm.sources import Chunk
 
 MADE = ("train.npz", "test.npz", "manifest.json")  # by `prepare`
 RECIPE_VERSION = 2  # raised when the same files would give other images
 GATHER = 1000  # images copied at a time
 
 
-def split_stratified(labels: np.ndarray | None, n: int, n_held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the kept and the held-out part of n images, each in random order, classes in their proportions.
-
-    Without labels the split is random. Raises DataError where fewer than one image of a class would be held out or
-    kept.
-    """
-    from sklearn.model_selection import train_test_split
-
-    if n_held_out == 0:
-        return np.arange(n), np.arange(0)
-    try:
-        kept, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise DataError(f"{n} images cannot be split with {n_held_out} held out in every class ({error})") from error
-    return kept, held_out
-
-
 def _split(labels: np.ndarray | None, n: int, settings: Dataset, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The same with as many held out as a key of the settings says, which an error names."""
+    """A stratified split with as many held out as a key of the settings says, which an error names."""
     try:
         return split_stratified(labels, n, getattr(settings, key), settings.seed)
     except DataError as error:
@@ -53,7 +41,7 @@ class _Part:
 
 
 @contextmanager
-def _spooled(chunks: Iterator[Chunk], path: Path) -> Iterator[_Part]:
+def _spooled(chunks: Iterator["Chunk"], path: Path) -> Iterator[_Part]:
     """The chunks of a source in one memory-mapped file, which is removed at the end."""
     labels: list[np.ndarray] = []
     count, shape = 0, None
@@ -82,7 +70,7 @@ def prepare(settings: Dataset, name: str, out: str | Path) -> dict:
     it. Memory stays bounded by a chunk of the source. Raises DataError for files that are not what they should be.
     """
     out = Path(out)
-    source = SOURCES[settings.source](settings)
+    about, source = sources.about(settings.source), sources.read(settings.source, settings)
     spool = out / f".spool.{os.getpid()}"
     with _spooled(source.train, spool.with_suffix(".train")) as first:
         _check_count(settings, "train", len(first.images))
@@ -108,8 +96,8 @@ def prepare(settings: Dataset, name: str, out: str | Path) -> dict:
         "source": settings.source,
         "origin": source.origin,
         "files_sha256": source.files,
-        "licence": source.licence,
-        "recipe": " ".join(source.recipe.split()),
+        "licence": about.licence,
+        "recipe": about.recipe,
         "recipe_version": RECIPE_VERSION,
         "shape": shape,
         "evaluate_on": settings.evaluate_on,
@@ -137,7 +125,7 @@ def _write(settings: Dataset, out: Path, train: tuple, test: tuple, classes: int
 
 
 def _check_count(settings: Dataset, part: str, found: int) -> None:
-    published = PUBLISHED_COUNTS.get(settings.source, {}).get(part)
+    published = sources.about(settings.source).counts.get(part)
     expected = settings.n_source if part == "train" and settings.n_source is not None else published
     if settings.n_source is not None and part == "test":
         return  # a set of another size than the published one has another test part, too

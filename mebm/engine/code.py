@@ -23,7 +23,7 @@ PACKAGES = ("mebm", "stages")
 # followed.
 CARRIERS = (
     *("mebm/__init__.py", "mebm/__main__.py"),
-    *("mebm/errors.py", "mebm/files.py", "mebm/folders.py", "mebm/terminal.py"),
+    *("mebm/errors.py", "mebm/files.py", "mebm/folders.py", "mebm/registry.py", "mebm/terminal.py"),
     *("mebm/settings/", "mebm/engine/", "mebm/commands/"),
     *("mebm/training/cost.py", "mebm/training/devices.py", "mebm/training/state.py"),
     *("stages/__init__.py", "stages/cli.py"),
@@ -40,16 +40,16 @@ _CPP_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\
 
 @cache
 def of_stage(
-    stage: str, without: frozenset[str] = frozenset(), root: Path = ROOT, chosen: tuple[str, ...] = ()
+    stage: str, without: frozenset[str] = frozenset(), entries: frozenset[str] = frozenset(), root: Path = ROOT
 ) -> dict[str, str]:
     """Fingerprints of what `python -m stages.<stage>` computes with, by path below `root`.
 
-    without: modules that this job does not use though its code can import them; they are not followed either. chosen:
-    modules that it uses though no import names them, because a setting does. Raises DataError for a module that is not
-    Python.
+    without: modules that this job does not use though its code can import them; they are not followed either. entries:
+    files of registries (mebm/registry.py) that it uses though no import names them. Raises DataError for a module that
+    is not Python.
     """
-    script = f"stages/{stage}.py"
-    found, queue = {script, *chosen}, [script, *chosen]
+    found = {f"stages/{stage}.py", *entries}
+    queue = list(found)
     while queue:
         for path in _mentions(root, queue.pop()):
             if path not in found and path not in without and not path.startswith(CARRIERS):

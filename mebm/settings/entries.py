@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mebm.settings.schema import TITLES, Dataset, Section
+from mebm import sources
+from mebm.settings.schema import Dataset, Section
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -27,7 +28,7 @@ class Entry:
     @property
     def title(self) -> str:
         """A data set's name in tables: that of the publications where its source is theirs."""
-        return TITLES.get(self.of(Dataset).source, self.name)
+        return sources.about(self.of(Dataset).source).title or self.name
 
 
 @dataclass(frozen=True)

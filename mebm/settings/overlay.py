@@ -18,10 +18,8 @@ from mebm.settings.schema import (
     NAME_PATTERN,
     OTHER_KEYS,
     PATH_PATTERN,
-    PUBLISHED_COUNTS,
     RESERVED,
     SECTIONS,
-    SIDES,
     TABLES,
     Dataset,
     Ood,
@@ -224,7 +222,7 @@ class _Reader:
         if isinstance(checked, Train):
             _raise_first(f"{where}.", checks.of_train(checked))
         if isinstance(checked, Dataset):
-            _check_dataset(where, checked)
+            _raise_first(f"{where}.", checks.of_dataset(checked))
         if isinstance(checked, Ood):
             _raise_first(f"{where}.", checks.of_ood(checked, list(self._suite["compared"])))
         return checked
@@ -235,24 +233,11 @@ def _differences(entry: dict) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
-def _check_dataset(where: str, dataset: Dataset) -> None:
-    sides = SIDES[dataset.source]
-    if sides is not None and dataset.image_size not in sides:
-        raise ParamsError(
-            f"{where}.dataset.image_size: is {dataset.image_size}, but {dataset.source} comes in "
-            f"{' or '.join(map(str, sides))} pixels"
-        )
-    if dataset.source in ("celeba_hq", "image_folder") and not dataset.path:
-        raise ParamsError(f"{where}.dataset.path: is missing, expected the folder of pictures")
-    _raise_first(f"{where}.", checks.of_dataset(dataset, PUBLISHED_COUNTS.get(dataset.source, {})))
-
-
 def _check_together(datasets: Mapping[str, Entry], runs: Mapping[str, Run], analysed: Mapping[str, Run]) -> None:
     """What sections are together: data sets, runs on them, and runs of one row of tables."""
     sizes = {}
     for name, entry in datasets.items():
-        dataset = entry.of(Dataset)
-        sizes[name] = checks.size(dataset, PUBLISHED_COUNTS.get(dataset.source, {}))
+        sizes[name] = checks.size(entry.of(Dataset))
         _raise_first(f"datasets.{name}: ", checks.of_data_jobs(entry, sizes[name]))
     rows: dict[tuple[str, str], list[Run]] = {}
     for name, run in runs.items():

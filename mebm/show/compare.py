@@ -22,9 +22,12 @@ from mebm.engine.graph import RECORDS
 from mebm.engine.versions import Version
 from mebm.errors import DataError
 from mebm.files import BoundedLoader
+from mebm.settings.checks import HELDOUT, INITIAL
 from mebm.settings.schema import SECTIONS
+from mebm.show.formats import markdown
 from mebm.show.report.page import Table, data_uri, flat, render
-from mebm.show.tables.tables import DASH, HELDOUT, INITIAL, NAMES, markdown
+from mebm.show.rows import DASH
+from mebm.show.summaries import METRICS, label
 
 KEY_COLUMNS = ("data set", "method", "metric", "K", "protocol")  # of the pipeline's tables: what a row is about
 SPREAD = (
@@ -126,7 +129,7 @@ def judge(metric: str, a: list[float], b: list[float]) -> tuple[str, str, str]:
     limit = stats.t.ppf(0.975, freedom) * pooled * sqrt(1 / len(a) + 1 / len(b))
     if abs(mean(b) - mean(a)) <= limit:
         return difference, f"{pooled:.{digits}f}", "within"
-    better = (mean(b) > mean(a)) == NAMES[metric.rsplit(".", 1)[-1]].endswith("↑")
+    better = (mean(b) > mean(a)) == label(metric.rsplit(".", 1)[-1]).endswith("↑")
     return difference, f"{pooled:.{digits}f}", "beyond, better" if better else "beyond, worse"
 
 
@@ -217,7 +220,7 @@ def _metrics(a: Version, b: Version, resolved_a: dict, resolved_b: dict, found: 
         if method in (INITIAL, HELDOUT) and judged[2] == "one seed":
             judged = (*judged[:2], "differs")
         *protocol, key = metric.split(".")
-        name = NAMES[key] + (f" ({protocol[0]})" if protocol else "")
+        name = label(key) + (f" ({protocol[0]})" if protocol else "")
         rows.append((dataset, method, name, _spread(metric, before), _spread(metric, after), *judged))
     head = ("data set", "method", "metric", found.a, found.b, "difference", "seed spread", "verdict")
     empty = f"Not known: those of {' and '.join(unknown)} are not here." if unknown else "No metrics are recorded."
@@ -238,15 +241,15 @@ def _measured(version: Version, resolved: dict[str, dict]) -> dict[tuple[str, st
         with _reading(version, file):
             for path, value in flat(json.loads(content or b"{}")).items():
                 key = path.rsplit(".", 1)[-1]
-                if key in NAMES and value is not None:
+                if key in METRICS and value is not None:
                     scale = 100 if key == "accuracy" else 1
                     measured[dataset, method, path.removeprefix("full.")].append(scale * float(value))
 
     for run, row in _runs(resolved).items():
         add(row["dataset"], row["method"], f"results/summary/{run}.json")
     for dataset in dict.fromkeys(row["dataset"] for row in _runs(resolved).values()):
-        for part, label in (("initial", INITIAL), ("heldout", HELDOUT)):
-            add(dataset, label, f"results/baseline/{dataset}/{part}.json")
+        for part, method in (("initial", INITIAL), ("heldout", HELDOUT)):
+            add(dataset, method, f"results/baseline/{dataset}/{part}.json")
     return measured
 
 

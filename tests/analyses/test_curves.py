@@ -26,7 +26,8 @@ from mebm.analyses.curves import (
 from mebm.data.images import save_images
 from mebm.errors import DataError
 from mebm.files import sha256, write_npz
-from mebm.measure.features import FeatureClassifier, extract, save_network
+from mebm.measure.features import extract, save_network
+from mebm.measure.networks.classifier import FeatureClassifier
 from mebm.measure.quality import QualityMeter
 from mebm.training.records import LOG_COLUMNS
 from stages import curves

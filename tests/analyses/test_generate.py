@@ -18,7 +18,8 @@ from mebm.analyses.generate import BLOCK, Chains, in_batches
 from mebm.data.images import load_images, unit_to_bytes
 from mebm.errors import Diverged, MetricError
 from mebm.files import sha256, write_npz
-from mebm.measure.features import FeatureClassifier, extract, save_network
+from mebm.measure.features import extract, save_network
+from mebm.measure.networks.classifier import FeatureClassifier
 from mebm.measure.quality import QualityMeter
 from mebm.method.energy import build_model
 from mebm.method.gaussian import GaussianInit, UniformInit

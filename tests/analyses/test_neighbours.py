@@ -12,7 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 from mebm.analyses.neighbours import CHUNK, compare, mosaic, nearest, pixel_chunks
 from mebm.data.images import bytes_to_unit, save_images
 from mebm.errors import MetricError
-from mebm.measure.features import FeatureClassifier, extract, save_network, stream
+from mebm.measure.features import extract, save_network, stream
+from mebm.measure.networks.classifier import FeatureClassifier
 from mebm.method.energy import build_model
 from mebm.training.checkpoint import Checkpoint, save_checkpoint
 from stages import neighbours

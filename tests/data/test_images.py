@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from mebm.data.batches import BatchStream, augment
 from mebm.data.images import bytes_to_unit, load_images, save_images, unit_to_bytes, writing_images
-from mebm.data.prepare import prepare, split_stratified
+from mebm.data.prepare import prepare
+from mebm.data.split import split_stratified
 from mebm.errors import DataError
 from mebm.files import read_json, read_npz
 

@@ -44,7 +44,8 @@ def test_only_training_code_retrains():
 def test_no_module_is_imported_in_a_way_that_fingerprints_do_not_see():
     for path in sorted([*(ROOT / "mebm").rglob("*.py"), *(ROOT / "stages").glob("*.py")]):
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-        assert not names & {"import_module", "__import__", "exec", "eval"}, path
+        by_name = {"import_module"} if path == ROOT / "mebm" / "registry.py" else set()
+        assert names & {"import_module", "__import__", "exec", "eval"} == by_name, path
 
 
 def test_what_decides_no_number_is_there():

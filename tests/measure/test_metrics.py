@@ -10,8 +10,9 @@ from mebm.data.images import ImageSet
 from mebm.errors import CheckpointError, DataError, MetricError
 from mebm.files import write_json
 from mebm.measure.accuracy import accuracy_and_loss
-from mebm.measure.features import extract, load_network, save_network, train_classifier
+from mebm.measure.features import extract, load_network, save_network
 from mebm.measure.metrics import frechet_distance, inception_style_score
+from mebm.measure.networks.classifier import train
 
 
 def random_cov(seed: int, d: int = 6) -> torch.Tensor:
@@ -82,7 +83,7 @@ def test_a_record_never_holds_nan(tmp_path):
 
 @pytest.fixture(scope="module")
 def network(digits):
-    return train_classifier(smoke.section("features", epochs=4, lr=5e-3), digits, torch.device("cpu"))
+    return train(smoke.section("features", epochs=4, lr=5e-3), digits, torch.device("cpu"))
 
 
 def test_the_feature_classifier_learns(digits, network):
@@ -121,4 +122,4 @@ def test_a_checkpoint_is_no_feature_network(tmp_path):
 
 def test_without_labels_there_is_no_feature_classifier(digits, network):
     with pytest.raises(DataError, match="no labels"):
-        train_classifier(None, ImageSet(digits.images, None), torch.device("cpu"))
+        train(None, ImageSet(digits.images, None), torch.device("cpu"))

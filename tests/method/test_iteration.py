@@ -1,5 +1,6 @@
 """One iteration: its parts in their order, and other parts in their places."""
 
+import runpy
 from dataclasses import replace
 from itertools import count
 
@@ -143,11 +144,10 @@ def test_another_sampler_and_other_terms_take_their_places(digits):
 
 
 @pytest.fixture
-def sharpness_aware(tmp_path, monkeypatch) -> Algorithm:
-    """The module above, found by its name beside the published one."""
+def sharpness_aware(tmp_path) -> Algorithm:
+    """The ALGORITHM of the module above."""
     (tmp_path / "sharpness_aware.py").write_text(SHARPNESS_AWARE)
-    monkeypatch.setattr(algorithms, "__path__", [*algorithms.__path__, str(tmp_path)])
-    return algorithms.algorithm("sharpness_aware")
+    return runpy.run_path(str(tmp_path / "sharpness_aware.py"))["ALGORITHM"]
 
 
 def test_a_second_gradient_takes_no_second_sampling(digits, sharpness_aware):

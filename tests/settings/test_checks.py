@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -13,16 +12,14 @@ import yaml
 
 from mebm.data.batches import augment
 from mebm.data.prepare import prepare
-from mebm.data.sources import remote_files
 from mebm.errors import DataError, ParamsError, clipped, listed, named, shown
 from mebm.method.energy import ARCHITECTURE, build_model
 from mebm.method.gaussian import block_size
 from mebm.settings import checks
 from mebm.settings.editing import changed, with_values
 from mebm.settings.reading import parse
-from mebm.settings.schema import PUBLISHED_COUNTS, SECTIONS
+from mebm.settings.schema import SECTIONS
 from mebm.settings.suite import check_params, load_params
-from mebm.show.tables import tables
 from stages import cli, dataset, features, train
 from stages import params as params_stage
 
@@ -442,10 +439,7 @@ def test_the_projects_own_settings_load_in_both_suites(suite):
     loaded = check_params(FILE, content)
     for run in loaded.trained:
         of = loaded.resolve("train", run).train
-        size = checks.size(
-            loaded.resolve("dataset", loaded.trained[run].dataset).dataset,
-            PUBLISHED_COUNTS[loaded.resolve("dataset", loaded.trained[run].dataset).dataset.source],
-        )
+        size = checks.size(loaded.resolve("dataset", loaded.trained[run].dataset).dataset)
         assert sum(part[2] for part in checks._training_memory(of, size).values()) < checks.MEMORY_LIMIT / 10
 
 
@@ -643,18 +637,6 @@ def test_weights_are_those_of_the_network(shape, classes, depth, width, optimise
 
 def test_blocks_are_those_of_the_gaussian():
     assert all(checks.tile(side) == block_size(side) for side in range(8, 1025))
-
-
-def test_names_of_files_are_those_that_are_read():
-    for source in PUBLISHED_COUNTS:
-        settings = SimpleNamespace(source=source, urls={}, checksums={})
-        assert tuple(file.name for file in remote_files(settings)) == checks.FILES.get(source, ())
-    assert set(checks.CLASSES) == set(PUBLISHED_COUNTS)
-
-
-def test_rows_of_tables_that_are_no_runs_are_known():
-    assert (tables.INITIAL, tables.HELDOUT) == (checks.INITIAL, checks.HELDOUT)
-    assert "initial distribution" in tables.CAPTIONS["start"]
 
 
 # ---------------------------------------------------------------- messages

@@ -21,7 +21,7 @@ from mebm.errors import DataError
 from mebm.figures.grids import save_grid
 from mebm.figures.plots import figure, message
 from mebm.files import write_json
-from mebm.settings.stages import ANALYSIS_STAGES
+from mebm.settings.stages import ANALYSIS_STAGES, STAGES, AnalysisSettings
 from mebm.show.report.page import Analysis, Table, flat, label, read_table, shown, tables_of
 from stages import params, report, start, summary, tables
 
@@ -274,8 +274,10 @@ RECORDS = {
 
 
 def test_every_number_that_a_block_names_is_one_that_its_stage_writes():
-    template = (ROOT / "mebm" / "show" / "report" / "report.html.j2").read_text(encoding="utf-8")
-    blocks = re.findall(r'block\(run, "(\w+)", "[^"]+", \(([^)]*)\)\)', template)
+    files = sorted((ROOT / "mebm" / "show" / "report" / "blocks").iterdir())
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    blocks = re.findall(r'block\(run, "(\w+)", "[^"]+", \(([^)]*)\)\)', text)
+    assert [f"{stage}.html.j2" for stage, _ in blocks] == [path.name for path in files]
     assert {stage for stage, _ in blocks} == set(RECORDS), "a block and an example of its stage's record go together"
     for stage, keys in blocks:
         numbers = {path for record in RECORDS[stage] for path, value in flat(record).items() if type(value) is not list}
@@ -357,8 +359,9 @@ def test_what_cannot_be_read_ends_in_one_line(tmp_path, capsys):
 
 
 def test_an_analysis_without_a_block_is_shown_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setitem(ANALYSIS_STAGES, "brightness", ("compute",))
-    monkeypatch.setattr(code, "of_stage", lambda *_: {})  # it has no module
+    for stages in (ANALYSIS_STAGES, STAGES):
+        monkeypatch.setitem(stages, "brightness", AnalysisSettings)
+    monkeypatch.setattr(code, "of_stage", lambda *_, **__: {})  # it has no module
     made = tmp_path / "results" / "analyses" / "mjem" / "brightness"
     write_json(made / "metrics.json", {"status": "ok", "buffer": {"mean": 0.5}, "data": {"mean": 0.25}})
     with figure(made / "figures" / "means.svg") as axes:

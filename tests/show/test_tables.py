@@ -6,18 +6,14 @@ import pandas as pd
 import pytest
 
 from mebm.errors import DataError
-from mebm.show.tables.tables import (
-    CAPTIONS,
-    HELDOUT,
-    INITIAL,
-    Result,
-    make,
-    published,
-    summarise,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from mebm.measure import networks
+from mebm.settings.checks import HELDOUT, INITIAL
+from mebm.settings.schema import TABLES
+from mebm.show import tables
+from mebm.show.formats import to_csv, to_latex, to_markdown
+from mebm.show.rows import Result, published
+from mebm.show.summaries import METRICS, PAIRS, label, summarise
+from mebm.show.tables import make
 
 
 def summary(fcd: float, accuracy: float | None = None) -> dict:
@@ -141,7 +137,7 @@ def test_every_published_figure_of_the_method_has_a_row_of_ours():
 
 
 def test_formats_hold_every_cell(demo):
-    markdown, latex = (render(demo, CAPTIONS["demo"]) for render in (to_markdown, to_latex))
+    markdown, latex = (render(demo, tables.module("demo").CAPTION) for render in (to_markdown, to_latex))
     read = pd.read_csv(io.StringIO(to_csv(demo)), dtype=str)
     assert read["fcd ↓"].tolist() == demo["fcd ↓"].tolist()
     assert "| mnist | M-JEM | 2.00 ± 1.41 |" in markdown
@@ -160,6 +156,25 @@ def test_summary_takes_what_tables_need():
     assert summarise({"full": record}) == short
     with pytest.raises(DataError, match="lacks the key 'fcd'"):
         summarise({"full": {}})
+
+
+def test_a_table_is_an_entry_of_the_registry():
+    assert set(tables.TABLES.names()) == {*TABLES, "start"}
+    for name in tables.TABLES.names():
+        found = tables.module(name)
+        assert found.TITLE, name
+        assert found.CAPTION.endswith("."), name
+        assert list(make(name, [], {}, 2).columns) == list(found.COLUMNS), name
+    with pytest.raises(KeyError):
+        tables.module("rows")
+
+
+def test_names_of_metrics_are_those_of_the_networks():
+    found = [networks.module(name) for name in networks.NETWORKS.names()]
+    assert [(network.DISTANCE, network.SCORE) for network in found] == list(PAIRS)
+    assert [label(key) for key in METRICS] == [
+        *("fcd ↓", "FID ↓", "classifier score ↑", "IS ↑", "accuracy % ↑", "test loss ↓")
+    ]
 
 
 ODD_NAMES = {

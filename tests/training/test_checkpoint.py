@@ -8,7 +8,8 @@ import smoke
 import torch
 
 from mebm.errors import CheckpointError, DataError
-from mebm.measure.features import FeatureClassifier, load_network, save_network
+from mebm.measure.features import load_network, save_network
+from mebm.measure.networks.classifier import FeatureClassifier
 from mebm.method.energy import build_model
 from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mebm.training.release import from_release_state, read_release

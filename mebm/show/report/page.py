@@ -12,7 +12,7 @@ from typing import Any
 
 from mebm.errors import DataError
 from mebm.files import Record, read_json, read_text, require
-from mebm.show.tables.tables import DASH
+from mebm.show.rows import DASH
 
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 NAMES = {  # parts of a path that need more than their underscores removed

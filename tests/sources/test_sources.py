@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 import smoke
 
+from mebm import sources
 from mebm.data.images import load_images
 from mebm.data.prepare import prepare
-from mebm.data.sources import remote_files
-from mebm.data.unpickle import load_batch
 from mebm.errors import DataError
 from mebm.files import sha256
-from mebm.settings.schema import PUBLISHED_COUNTS
+from mebm.sources.reading.download import RemoteFile, with_mirrors
+from mebm.sources.reading.unpickle import load_batch
 
 TRAIN, TEST = archives.pictures(20), archives.pictures(10, seed=1)
 
@@ -277,7 +278,7 @@ def test_a_folder_named_as_a_picture_is_a_class(made, tmp_path):
 
 def test_archives_that_would_unpack_without_end(made, tmp_path, monkeypatch):
     downloads = tmp_path / "downloads"
-    for module in ("mebm.data.sources", "mebm.files"):
+    for module in ("mebm.sources.reading.archives", "mebm.sources.svhn", "mebm.files"):
         monkeypatch.setattr(f"{module}.UNPACKED", 10**5)
     archives.cifar(downloads / "cifar-10-python.tar.gz", TRAIN, TEST, 10, False, {"batches.meta": bytes(10**6)})
     archives.cifar(downloads / "cifar-100-python.tar.gz", TRAIN, TEST, 10, True, {"padding": bytes(10**7)})
@@ -401,16 +402,46 @@ def test_arrays_of_any_order_and_number_are_read(order, kind, protocol):
 
 
 def test_published_files_have_https_or_known_addresses_and_checksums():
-    for source in ("cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet32"):
-        files = remote_files(smoke.section("dataset", source=source))
-        assert files, source
-        assert source in PUBLISHED_COUNTS
-        for file in files:
-            algorithm, digits = file.checksum.split(":")
-            assert len(digits) == {"md5": 32, "sha256": 64}[algorithm]
-            assert file.url.endswith(file.name)
+    downloaded = [name for name in sources.names() if sources.about(name).files]
+    assert {"cifar10", "cifar100", "svhn", "tiny_imagenet", "imagenet32"} <= set(downloaded)
+    for file in (file for name in downloaded for file in sources.about(name).files):
+        algorithm, digits = file.checksum.split(":")
+        assert len(digits) == {"md5": 32, "sha256": 64}[algorithm]
+        assert file.url.startswith(("https://", "http://ufldl.stanford.edu/", "http://cs231n.stanford.edu/"))
+        assert file.url.endswith(f"/{file.name}")
+
+
+def test_addresses_and_checksums_are_those_of_torchvision():
+    from torchvision.datasets import CIFAR10, CIFAR100, SVHN
+
+    for name, theirs in (("cifar10", CIFAR10), ("cifar100", CIFAR100)):
+        (ours,) = sources.about(name).files
+        assert (ours.name, ours.url, ours.checksum) == (theirs.filename, theirs.url, f"md5:{theirs.tgz_md5}")
+    theirs = [(name, url, f"md5:{md5}") for url, name, md5 in (SVHN.split_list[part] for part in ("train", "test"))]
+    assert [(file.name, file.url, file.checksum) for file in sources.about("svhn").files] == theirs
 
 
 def test_a_mirror_replaces_the_address():
-    settings = smoke.section("dataset", source="cifar10", urls={"cifar-10-python.tar.gz": "http://localhost/x"})
-    assert remote_files(settings)[0].url == "http://localhost/x"
+    files = sources.about("cifar10").files
+    settings = smoke.section("dataset", source="cifar10", urls={files[0].name: "http://localhost/x"})
+    (mirrored,) = with_mirrors(files, settings)
+    assert mirrored == RemoteFile(files[0].name, "http://localhost/x", files[0].checksum)
+
+
+def test_what_is_said_of_a_source_is_plausible():
+    for name in sources.names():
+        about = sources.about(name)
+        assert about.channels in (1, 3), name
+        assert set(about.counts) in (set(), {"train"}, {"train", "test"}), name
+        assert about.recipe.endswith("."), name
+        assert about.licence, name
+        assert about.counts or about.from_folder, name
+
+
+def test_what_is_known_of_sources_costs_no_heavy_import():
+    script = (
+        "import sys; from mebm import sources\n"
+        "found = [sources.about(name) for name in sources.names()]\n"
+        "print(*({'torch', 'torchvision', 'scipy', 'sklearn', 'PIL', 'pandas', 'mlxtend'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "\n"

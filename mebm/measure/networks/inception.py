@@ -7,16 +7,20 @@ the two differ, so statistics carry the name.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mebm.data.download import RemoteFile, obtain
 from mebm.errors import CheckpointError
 from mebm.files import check_state, read_torch, sha256
 from mebm.settings.schema import Features
+from mebm.sources.reading.download import RemoteFile, obtain
 
+DISTANCE = "fid"
+SCORE = "is_mean"
+SCORE_STD = "is_std"
 SIZE = 299
 PREPROCESSINGS = ("tf1", "pytorch_fid")
 _POOLS_AFTER = ("Conv2d_2b_3x3", "Conv2d_4a_3x3")
@@ -65,8 +69,7 @@ def empty_network() -> nn.Module:
 class InceptionFeatures(nn.Module):
     """Images as bytes, uint8 [B, 1 or 3, H, W], to pool3 features [B, 2048] and logits [B, 1008] without bias."""
 
-    distance, score, score_std = "fid", "is_mean", "is_std"
-    n_features = 2048
+    title, n_features, channels, knows_classes = "Inception", 2048, None, False
 
     def __init__(self, state: dict[str, Tensor], preprocessing: str, weights_sha256: str | None = None):
         """weights_sha256: of the file that `state` came from, for the record.
@@ -84,6 +87,10 @@ class InceptionFeatures(nn.Module):
         except (RuntimeError, CheckpointError) as error:
             raise CheckpointError(f"not Inception's weights: {' '.join(str(error).split())[:200]}") from error
         self.net = net.requires_grad_(False).eval()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The preprocessing, the weights and the hash of the file that they came from."""
+        return {"preprocessing": self.preprocessing, "weights_sha256": self.weights_sha256}, self.net.state_dict()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = images.to(torch.float32)
@@ -125,3 +132,20 @@ def read_weights(settings: Features) -> tuple[dict[str, Tensor], str]:
         path = obtain(twin if twin.at(cache).is_file() and not remote.at(cache).is_file() else remote, cache)
     advice = "give another one as features.weights"
     return read_torch(path, "weight file", advice), sha256(path)
+
+
+def make(
+    settings: Features, train_images: Path, test_images: Path, device: torch.device, batch_size: int
+) -> tuple[InceptionFeatures, dict[str, Any]]:
+    """The published network, which needs no images."""
+    state, weights_sha256 = read_weights(settings)
+    record = {"preprocessing": settings.preprocessing, "weights_sha256": weights_sha256}
+    return InceptionFeatures(state, **record), record
+
+
+def rebuild(record: dict[str, Any]) -> InceptionFeatures:
+    """The network of a file. Raises CheckpointError for weights or a hash that are none."""
+    value = record.get("weights_sha256")
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)):
+        raise CheckpointError(f"weights_sha256 is {str(value)[:40]!r}")
+    return InceptionFeatures(record["model_state_dict"], record["preprocessing"], value)
