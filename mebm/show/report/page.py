@@ -186,11 +186,11 @@ class Overview:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page from a template beside this file. Everything that comes from files is escaped."""
+    """A page from a template of this folder or the one above. Everything that comes from files is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parent.parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
