@@ -8,7 +8,7 @@
 #   compared                                              per data set that models are only compared on
 #   train, curves                                         per trained run
 #   import_checkpoint                                     per checkpoint of the public release
-#   sample, quality, accuracy, summary                    per run of either kind
+#   sample, quality, accuracy, summary, inventory         per run of either kind
 #   generate, pictures, neighbours, embedding, ood, calibration, robustness   per analysed run
 #   tables                                                per table
 #   start, metrics, report                                per suite

@@ -43,8 +43,8 @@ def main() -> None:
         folder = copy_project(Path(name) / "project", {**content, "suites": {}, "suite": suite})
         run(folder, "snakemake", "results/tables/demo.md")
         print((folder / "results" / "tables" / "demo.md").read_text())
-        for log in sorted((folder / "logs").glob("time.*.json")):
-            print(log.name, log.read_text().strip())
+        for cost in sorted((folder / "results").glob("*/train/cost.json")):
+            print(cost.parent.parent.name, cost.read_text().strip())
 
 
 if __name__ == "__main__":

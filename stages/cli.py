@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from mebm.engine import failures, mend, records
 from mebm.engine import locks as engine
-from mebm.engine import mend, records
 from mebm.engine.graph import IMPORTED, Graph
 from mebm.engine.refusal import refuse_what_was_asked
 from mebm.engine.strays import remove_strays
@@ -57,6 +57,8 @@ def parser(stage: str, description: str) -> argparse.ArgumentParser:
     result.add_argument(f"--{kind}", dest="name", required=True, metavar="NAME", help=f"name of the {kind} in --params")
     result.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
     result.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the log file (%(default)s)")
+    text = "folder of saved states, and of why jobs failed (%(default)s)"
+    result.add_argument("--state", type=Path, default=failures.FOLDER, metavar="DIR", help=text)
     return result
 
 
@@ -143,6 +145,7 @@ def execute(
         args.record = partial(records.text, loaded, args.stage, args.name)
         in_pipeline = _is_job(args)
         if in_pipeline:
+            failures.forget(args.stage, args.name, args.state)
             engine.refuse_beside_snakemake()
             mend.keep_lock_file()
             settings = records.recorded(loaded, args.stage, args.name)
@@ -162,20 +165,20 @@ def execute(
         log.info("%s %s: done", args.stage, args.name)
         return 0
     except ParamsError as error:
-        return _fail(error, 2)
+        return _fail(args, error, 2)
     except Stopped as error:
-        return _fail(f"{error}; run the same command to go on", 130)
+        return _fail(args, f"{error}; run the same command to go on", 130)
     except MebmError as error:
-        return _fail(error, 1)
+        return _fail(args, error, 1)
     except Interrupted as stop:  # which was told on stderr when it came
-        _note("error: interrupted")
+        _note(args, "interrupted")
         return stop.code
     except (MemoryError, OSError, RuntimeError, ImportError) as error:
         if _lacks_memory(error):
-            return _fail("out of memory; lower the batch size or compute.eval_batch_size", 1)
+            return _fail(args, "out of memory; lower the batch size or compute.eval_batch_size", 1)
         if not isinstance(error, OSError):
             raise
-        return _fail(f"{clipped(str(error.filename or args.stage), 200)}: {error.strerror or error}", 1)
+        return _fail(args, f"{clipped(str(error.filename or args.stage), 200)}: {error.strerror or error}", 1)
 
 
 def _owned(args: argparse.Namespace, names: Iterable[str] | None) -> AbstractContextManager:
@@ -194,7 +197,7 @@ def _is_job(args: argparse.Namespace) -> bool:
 def _check_outputs(args: argparse.Namespace) -> None:
     """Raises ParamsError where a file to write is one that the command reads."""
     paths = {f"--{key}": path for key, path in vars(args).items() if isinstance(path, Path)}
-    outputs = {flag: path for flag, path in paths.items() if flag in ("--out", "--metrics", "--grid")}
+    outputs = {flag: path for flag, path in paths.items() if flag in ("--out", "--metrics")}
     for flag, out in outputs.items():
         for other, path in paths.items():
             if other != flag and out.is_file() and path.exists() and out.samefile(path):
@@ -222,16 +225,6 @@ def _look_around(args: argparse.Namespace, loaded: Params) -> None:
     for path in remove_strays(graph, address):
         log.info("removed %s: no job of this suite makes it; DVC's cache has it", path)
     mend.check_inputs(graph, address)
-
-
-def last_error(logs: Path, stages: tuple[str, ...], name: str) -> str:
-    """The line with which the last of `stages` that failed for `name` ended; empty where none did."""
-    for stage in reversed(stages):
-        path = logs / f"{stage}.{name}.log"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        if lines and lines[-1].startswith("error: "):
-            return f"{stage} failed: {lines[-1].removeprefix('error: ')}"
-    return ""
 
 
 def device_for(compute: Compute, claimed: str | None = None):
@@ -304,19 +297,21 @@ def open_log(path: Path) -> None:
         log.addHandler(handler)
 
 
-def _fail(error: object, status: int) -> int:
+def _fail(args: argparse.Namespace, error: object, status: int) -> int:
     line = one_line(error)
     print(f"error: {line}" if _rank() == "0" else f"rank {_rank()}: error: {line}", file=sys.stderr)
-    _note(f"error: {line}")
+    _note(args, line)
     return status
 
 
-def _note(line: str) -> None:
-    """A line in the log file only."""
+def _note(args: argparse.Namespace, line: str) -> None:
+    """Why the command failed, in its log file, and where an engine runs it, for the tables."""
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.stream.write(f"{line}\n")
+            handler.stream.write(f"error: {line}\n")
             handler.flush()
+    if _is_job(args) and _rank() == "0":
+        failures.note(args.stage, args.name, line, args.state)
 
 
 def _rank() -> str:

@@ -1,7 +1,7 @@
 """A training run over time: energies, losses, held-out accuracy and quality of the chains after every few epochs.
 
 Writes metrics.json, figures/{curves,quality}.svg, figures/buffer.webp (the chains, animated) and buffer.png (its last
-frame), epochs.csv and log.csv for `dvc plots`, and tensorboard/.
+frame), grids/epoch_*.png (the chains, pixel by pixel), epochs.csv and log.csv for `dvc plots`, and tensorboard/.
 """
 
 import sys
@@ -22,6 +22,7 @@ from mebm.analyses.curves import (
 )
 from mebm.data.images import load_images
 from mebm.errors import DataError
+from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json, write_text
 from mebm.measure.quality import QualityMeter
 from stages import cli
@@ -45,18 +46,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings) -> None:
-    log, looks, quality = read_log(args.log), read_epochs(args.epochs), settings.quality
+    log, looks, quality, plots = read_log(args.log), read_epochs(args.epochs), settings.quality, settings.plots
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
     distance, score = meter.distance, meter.score
     record = {"status": "ok", "warning": None, "bn_stats": "running"}
     record |= {"score_splits": quality.score_splits, "permutation_seed": quality.permutation_seed}
     record |= {f"{name}_sha256": sha256(getattr(args, name)) for name in ("log", "epochs", "features", "reference")}
-    grids, measured, progress = {}, [], cli.progress(f"{settings.name} snapshots")
+    grids, shown, measured, progress = {}, {}, [], cli.progress(f"{settings.name} snapshots")
     archives = snapshots(args.snapshots)
     for epoch, path in archives.items():
         images = load_images(path, meter.shape).images
         grids[epoch] = chain_grid(images)
+        shown[path.stem] = images[: plots.grid_columns * plots.grid_rows]
         row = {"epoch": epoch}
         if len(images) < max(2, quality.score_splits):
             record["status"] = f"no quality: {len(images)} images a snapshot; raise train.snapshot_images"
@@ -77,6 +79,8 @@ def work(args, settings) -> None:
 
     plot_curves(log, args.out / "figures" / "curves.svg")
     plot_quality(table, distance, score.replace("_", " "), args.out / "figures" / "quality.svg")
+    for name, images in shown.items():
+        save_grid(args.out / "grids" / f"{name}.png", images, plots.grid_columns)
     save_animation(args.out / "figures" / "buffer.webp", grids, args.out / "figures" / "buffer.png")
     write_text(args.out / "epochs.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     write_text(args.out / "log.csv", args.log.read_text(encoding="utf-8"))  # DVC plots what its stage makes

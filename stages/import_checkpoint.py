@@ -1,9 +1,13 @@
-"""Turn a checkpoint of the public release into a run that enters the pipeline at `sample`: checkpoint.pt."""
+"""Turn a checkpoint of the public release into a run that enters the pipeline at `sample`.
+
+Writes checkpoint.pt, and cost.json, in which nothing is known of what training took.
+"""
 
 import sys
 from pathlib import Path
 
 from mebm.data.images import load_images
+from mebm.files import write_json
 from mebm.training.checkpoint import save_checkpoint
 from mebm.training.release import read_release
 from stages import cli
@@ -14,13 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the public release")
     parser.add_argument("--train", type=Path, required=True, help="archive of training images, for shape and classes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    return cli.execute(parser, argv, work, lambda _: ["checkpoint.pt"])
+    return cli.execute(parser, argv, work, lambda _: ["checkpoint.pt", "cost.json"])
 
 
 def work(args, settings) -> None:
     data = load_images(args.train)
     checkpoint = read_release(args.checkpoint, settings.train.model_dump(), data.shape, data.n_classes)
     save_checkpoint(args.out / "checkpoint.pt", checkpoint)
+    write_json(args.out / "cost.json", dict.fromkeys(("iterations", "flops", "hours")))
     cli.log.info("%s: %d chains from %s", settings.name, len(checkpoint.replay_buffer), args.checkpoint)
 
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from mebm.data.images import Manifest
-from mebm.engine import records
+from mebm.engine import failures, records
 from mebm.engine.graph import Graph
 from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
@@ -19,8 +19,8 @@ from mebm.settings.stages import ANALYSIS_STAGES
 from mebm.settings.suite import load_params
 from mebm.show import tables
 from mebm.show.report.page import Analysis, Overview, Run, Source, read_table, render, shown
-from mebm.show.summaries import QUALITY, Hours, Measured, Summary, label
-from mebm.training.operations import training_cost
+from mebm.show.rows import DASH
+from mebm.show.summaries import QUALITY, Measured, Spent, Summary, label
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
@@ -109,7 +109,7 @@ class _Page:
             row.method,
             settings.datasets[row.dataset],
             [f"{key} = {_plain(value)}" for key, value in settings.differences[name].items()],
-            self._source(args.results / "analyses" / name / "sample", self.graph.address("sample", name)),
+            self._source(args.results / name / "sample", self.graph.address("sample", name)),
             analyses,
             trained,
             name in settings.analysed or any(analyses[stage].record for stage in ANALYSIS_STAGES),
@@ -129,16 +129,16 @@ class _Page:
             "source": self._source(path.parent, job.address),
             "href": Path(os.path.relpath(path, self.args.out.parent)).as_posix(),
             "table": read_table(path) if path.is_file() else None,
-            "reason": cli.last_error(self.args.logs, (stage,), job.name) or "not run",
+            "reason": failures.reason((stage,), job.name, self.args.state) or "not run",
         }
 
     def _analysis(self, stage: str, run: str) -> Analysis:
-        folder = self.args.results / "analyses" / run / stage
+        folder = self.args.results / run / "analyses" / stage
         address = f"{stage}@{run}"
         job = self.resolved.get(f"{stage}.{run}")
         sections = job.values() if isinstance(job, dict) else ()
         parameters = {key for section in sections if isinstance(section, dict) for key in section}
-        reason = cli.last_error(self.args.logs, (stage,), run) or "not run"
+        reason = failures.reason((stage,), run, self.args.state) or "not run"
         return Analysis(folder, self.args.out, address, self._cmd(address), parameters, reason)
 
     def _source(self, folder: Path, address: str) -> Source:
@@ -153,13 +153,14 @@ class _Page:
 
     def _cost(self, name: str) -> dict[str, str]:
         """Iterations, arithmetic and measured hours of a run's training, as far as they are known."""
-        manifest, time = self._manifest(self.settings.runs[name].dataset), self.args.logs / f"time.{name}.json"
-        cost = {"hours": f"{read_json(time, Hours)['hours']:.2f}" if time.is_file() else "–"}
-        if manifest is None:
-            return {"iterations": "–", "pflop": "–", **cost}
-        train = records.typed(self.resolved[f"train.{name}"], "train")
-        found = training_cost(train, tuple(manifest["shape"]), manifest["counts"]["train"], bool(manifest["labels"]))
-        return {"iterations": shown(found.iterations), "pflop": shown(found.flops / 1e15), **cost}
+        path = self.args.results / name / "train" / "cost.json"
+        spent = read_json(path, Spent) if path.is_file() else {}
+        iterations, flops, hours = (spent.get(key) for key in ("iterations", "flops", "hours"))
+        return {
+            "iterations": shown(iterations),
+            "pflop": shown(None if flops is None else flops / 1e15),
+            "hours": DASH if hours is None else f"{hours:.2f}",
+        }
 
 
 def _quality(record: dict) -> list[tuple[str, str]]:

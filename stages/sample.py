@@ -1,4 +1,7 @@
-"""Take the images that are scored from a run's replay buffer: images/<protocol>.npz, manifest.json and a picture."""
+"""Take the images that are scored from a run's replay buffer.
+
+Writes images/<protocol>.npz, manifest.json, and grid.png with the first chains.
+"""
 
 import sys
 from pathlib import Path
@@ -19,17 +22,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("sample", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--grid", type=Path, required=True, help="picture to write, the first chains")
     return cli.execute(parser, argv, work, makes)
 
 
 def makes(settings) -> list[str]:
     """Files that the stage makes."""
-    return ["manifest.json", *(f"images/{protocol}.npz" for protocol in settings.sample.protocols)]
+    return ["manifest.json", "grid.png", *(f"images/{protocol}.npz" for protocol in settings.sample.protocols)]
 
 
 def work(args, settings) -> None:
-    discard(settings.name)  # the engine has recorded the checkpoint, so training's states have done their duty
+    discard(settings.name, args.state)  # the checkpoint is recorded, so saved states are no longer needed
     checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
     chains, head_is_trained = checkpoint.replay_buffer, checkpoint.train["pyx_weight"] > 0
     probabilities = class_probabilities(checkpoint.model, chains, settings.compute.eval_batch_size)
@@ -53,7 +55,7 @@ def work(args, settings) -> None:
         cli.log.info("%s, protocol %s: %d images", settings.name, protocol, len(images))
     write_json(args.out / "manifest.json", manifest)
     columns = settings.plots.grid_columns
-    save_grid(args.grid, unit_to_bytes(chains[: columns * settings.plots.grid_rows]), columns)
+    save_grid(args.out / "grid.png", unit_to_bytes(chains[: columns * settings.plots.grid_rows]), columns)
 
 
 if __name__ == "__main__":

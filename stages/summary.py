@@ -1,10 +1,10 @@
-"""Condense a run's metric files into the few numbers that tables and `dvc metrics` show: results/summary/<run>.json."""
+"""Condense a run's records into the few numbers that tables and `dvc metrics` show: results/summary/<run>.json."""
 
 import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
-from mebm.show.summaries import Accuracy, Quality, summarise
+from mebm.show.summaries import Accuracy, Quality, Spent, summarise
 from stages import cli
 
 
@@ -12,12 +12,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("summary", __doc__)
     parser.add_argument("--quality", type=Path, required=True, help="quality.json of the run")
     parser.add_argument("--accuracy", type=Path, required=True, help="accuracy.json of the run")
+    parser.add_argument("--cost", type=Path, required=True, help="cost.json of the run: what training took")
     parser.add_argument("--out", type=Path, required=True, help="record to write")
     return cli.execute(parser, argv, work)
 
 
 def work(args, settings) -> None:
-    write_json(args.out, summarise(read_json(args.quality, Quality), read_json(args.accuracy, Accuracy)))
+    found = summarise(read_json(args.quality, Quality), read_json(args.accuracy, Accuracy))
+    write_json(args.out, {**found, "hours": read_json(args.cost, Spent)["hours"]})
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
+from mebm.engine import failures
 from mebm.files import read_json, write_text
 from mebm.settings.checks import HELDOUT, INITIAL
 from mebm.settings.stages import Row
 from mebm.show import tables
 from mebm.show.formats import FORMS
 from mebm.show.rows import Result
-from mebm.show.summaries import Hours, Measured, Summary, summarise
+from mebm.show.summaries import Measured, Summary, summarise
 from stages import cli
 
 RUN_STAGES = ("train", "import_checkpoint", "sample", "quality", "accuracy", "summary")
@@ -33,8 +34,7 @@ def work(args, settings) -> None:
 def _run_result(args, name: str, run: Row) -> Result:
     path = args.summary / f"{name}.json"
     summary = read_json(path, Summary) if path.is_file() else None
-    reason = "" if summary else cli.last_error(args.logs, RUN_STAGES, name) or "not run"
-    time = args.logs / f"time.{name}.json"
+    reason = "" if summary else failures.reason(RUN_STAGES, name, args.state) or "not run"
     return Result(
         run.dataset,
         run.method,
@@ -44,7 +44,7 @@ def _run_result(args, name: str, run: Row) -> Result:
         run.n_steps,
         run.classifies,
         tuple(run.protocols),
-        read_json(time, Hours)["hours"] if time.is_file() else None,
+        summary["hours"] if summary and "hours" in summary else None,
     )
 
 

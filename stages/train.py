@@ -1,6 +1,7 @@
 """Train a run: checkpoint.pt, log.csv with the curves, and looks at it every few epochs.
 
-A look is a row of epochs.csv with the held-out accuracy, a picture in grids/, and a copy of some chains in snapshots/.
+A look is a row of epochs.csv with the held-out accuracy, and a copy of some chains in snapshots/. cost.json says what
+training took (iterations, floating-point operations, hours), provenance.json where and with which versions it ran.
 
 State is saved under .state/ as it goes. Run the same command again after any interruption: it goes on where it was and
 ends in the same numbers. SIGTERM and SIGINT save first.
@@ -18,7 +19,6 @@ from pathlib import Path
 from mebm.data.images import check_labels, load_images, save_images, unit_to_bytes
 from mebm.engine.outputs import outputs_unlocked
 from mebm.errors import DataError, Diverged, ParamsError
-from mebm.figures.grids import save_grid
 from mebm.files import read_json, replacing, sha256, write_json, write_text
 from mebm.method.gaussian import load_init
 from mebm.training import parallel
@@ -26,10 +26,12 @@ from mebm.training.checkpoint import Checkpoint, save_checkpoint
 from mebm.training.cost import estimate
 from mebm.training.devices import claim
 from mebm.training.loop import Trained, train_model
+from mebm.training.operations import Cost
 from mebm.training.records import EPOCH_COLUMNS, LOG_COLUMNS
 from mebm.training.run import Run
-from mebm.training.state import ROOT, StateStore, run_key
+from mebm.training.state import StateStore, run_key
 from stages import cli
+from stages.looks import save_chains
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +40,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test", type=Path, help="archive of held-out images, whose accuracy is noted on the way")
     parser.add_argument("--gaussian", type=Path, required=True, help="statistics of the initial distribution")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--state", type=Path, default=ROOT, help="folder of saved states (%(default)s)")
     parser.add_argument("--restart", action="store_true", help="drop the saved state and start over")
     return cli.execute(parser, argv, work, makes)
 
@@ -47,8 +48,8 @@ def makes(settings) -> list[str]:
     """Files of the outputs, by which a command run by hand knows its own."""
     train = settings.train
     epochs = sorted({*range(0, train.epochs + 1, train.grid_every), train.epochs})
-    looks = [f"{f}/epoch_{e:04d}.{s}" for e in epochs for f, s in (("grids", "png"), ("snapshots", "npz"))]
-    return ["checkpoint.pt", "provenance.json", "log.csv", "epochs.csv", *looks]
+    files = ["checkpoint.pt", "provenance.json", "cost.json", "log.csv", "epochs.csv"]
+    return [*files, *(f"snapshots/epoch_{epoch:04d}.npz" for epoch in epochs)]
 
 
 def work(args, settings) -> None:
@@ -84,7 +85,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
     if test is not None and len(test) and train.pyx_weight:
         check_labels(test, data.n_classes)
     init = load_init(train.init, args.gaussian, data.shape)
-    _check_cost(settings, data, device, claimed)
+    cost = _check_cost(settings, data, device, claimed)
 
     inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
     inputs |= {"test": sha256(args.test)} if args.test else {}
@@ -114,7 +115,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
             )
         if not first:
             return
-        record.write(trained)
+        record.write(trained, cost)
         checkpoint = Checkpoint(
             trained.model,
             trained.buffer.images,
@@ -131,7 +132,7 @@ def _train(args, settings, device, claimed: str | None) -> None:
 
 
 class _Record:
-    """Curves and pictures of a run: live beside the logs and the state, at the end among the outputs."""
+    """Curves and chains of a run: live beside the logs and the state, at the end among the outputs."""
 
     def __init__(self, args, name: str, folder: Path):
         self._args, self._name, self._folder = args, name, folder
@@ -152,34 +153,33 @@ class _Record:
         self._show(run.iteration, run.total, f"energy gap {rows[-1]['energy_gap']:+.3f}")
 
     def look(self, run: Run) -> None:
-        images = unit_to_bytes(run.buffer.images[: max(100, run.train.snapshot_images)].cpu())
-        save_grid(self._folder / "grids" / f"epoch_{run.epoch:04d}.png", images[:100], 10)
-        path = self._folder / "snapshots" / f"epoch_{run.epoch:04d}.npz"
-        save_images(path, images[: run.train.snapshot_images].numpy())
+        images = unit_to_bytes(run.buffer.images[: run.train.snapshot_images].cpu())
+        save_images(self._folder / "snapshots" / f"epoch_{run.epoch:04d}.npz", images.numpy())
+        save_chains(self._live.with_suffix(".png"), run.buffer.images)
 
     def divergence(self, error: Diverged, run: Run) -> None:
         values = {key: repr(value) for key, value in error.values.items()}  # JSON has no NaN
         stem = self._args.logs / f"diverged.{self._name}"
         write_json(stem.with_name(stem.name + ".json"), {"iteration": error.iteration, **values})
-        chains = run.buffer.images[:100].detach().cpu().nan_to_num(0, 1, -1).clamp(-1, 1)
-        save_grid(stem.with_name(stem.name + ".png"), unit_to_bytes(chains), 10)
+        save_chains(stem.with_name(stem.name + ".png"), run.buffer.images)
         cli.log.info("%s: %s.json and .png show where", self._name, stem)
 
-    def write(self, trained: Trained) -> None:
-        write_text(self._args.out / "log.csv", _csv(trained.rows))
-        write_text(self._args.out / "epochs.csv", _csv(trained.epochs, EPOCH_COLUMNS))
-        for name, check in (("grids", _check_picture), ("snapshots", load_images)):
-            (self._args.out / name).mkdir(parents=True, exist_ok=True)
-            for path in sorted((self._folder / name).glob("epoch_*")):
-                try:
-                    check(path)
-                except (DataError, OSError, SyntaxError):  # no training number depends on it
-                    cli.log.info("%s: warning: %s is damaged and left out", self._name, path)
-                    continue
-                with replacing(self._args.out / name / path.name) as temporary:
-                    shutil.copyfile(path, temporary)
-        # Beside the log and not among the artifacts: a time is never the same twice.
-        write_json(self._args.logs / f"time.{self._name}.json", {"hours": self._seconds() / 3600})
+    def write(self, trained: Trained, cost: Cost) -> None:
+        out = self._args.out
+        write_text(out / "log.csv", _csv(trained.rows))
+        write_text(out / "epochs.csv", _csv(trained.epochs, EPOCH_COLUMNS))
+        (out / "snapshots").mkdir(parents=True, exist_ok=True)
+        for path in sorted((self._folder / "snapshots").glob("epoch_*")):
+            try:
+                load_images(path)
+            except DataError:  # no training number depends on it
+                cli.log.info("%s: warning: %s is damaged and left out", self._name, path)
+                continue
+            with replacing(out / "snapshots" / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+        # In a file of its own: hours are never the same twice, unlike everything else that one machine makes.
+        spent = {"iterations": cost.iterations, "flops": cost.flops, "hours": self._seconds() / 3600}
+        write_json(out / "cost.json", spent)
 
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._start
@@ -193,20 +193,13 @@ def _seconds_before(path: Path) -> float:
         return 0.0
 
 
-def _check_picture(path: Path) -> None:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.load()
-
-
 def _csv(rows: list[dict], columns: tuple[str, ...] = LOG_COLUMNS) -> str:
     lines = [",".join(f"{row[key]:.6g}" if key in row else "" for key in columns) for row in rows]
     return "".join(f"{line}\n" for line in [",".join(columns), *lines])
 
 
-def _check_cost(settings, data, device, claimed: str | None) -> None:
-    """Say what training will cost, and refuse it on a CPU beyond compute.cpu_hours."""
+def _check_cost(settings, data, device, claimed: str | None) -> Cost:
+    """Say what training will cost, and refuse it on a CPU beyond compute.cpu_hours. Returns its arithmetic."""
     cost, hours = estimate(settings.train, data.shape, len(data), data.labels is not None, device)
     hours /= parallel.world()
     on = f"{device}" + (f" (GPU {claimed})" if claimed else "")
@@ -218,6 +211,7 @@ def _check_cost(settings, data, device, claimed: str | None) -> None:
             f"{settings.name}: training would take about {hours:.3g} hours on this CPU, more than compute.cpu_hours "
             f"({limit:g}); use a GPU, or set compute.cpu_hours to null to train here all the same"
         )
+    return cost
 
 
 @contextmanager

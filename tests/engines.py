@@ -73,7 +73,7 @@ def stale(folder: Path) -> set[str]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that the pipeline made, without the hours that training took in the report."""
+    """SHA-256 of every file that the pipeline made, without the hours that training took."""
     files = [path for part in ("data", "results") for path in (folder / part).rglob("*") if path.is_file()]
     return {
         str(path.relative_to(folder)): hashlib.sha256(without_hours(path)).hexdigest()
@@ -83,6 +83,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def without_hours(path: Path) -> bytes:
-    """A file's content; of a page without what it says of measured time."""
+    """A file's content without measured time, and of an inventory without the hash of the file that holds it."""
     content = path.read_bytes()
-    return re.sub(rb'(?<=<span class="hours">)[^<]*', b"", content) if path.suffix == ".html" else content
+    if path.suffix == ".html":
+        return re.sub(rb'(?<=<span class="hours">)[^<]*', b"", content)
+    if path.suffix == ".json":
+        content = re.sub(rb'(?<="hours": )[\d.e-]+', b"", content)
+    return re.sub(rb'(?<="train/cost.json": ")\w+', b"", content) if path.parent.name == "inventory" else content

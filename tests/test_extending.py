@@ -62,11 +62,11 @@ def project(tmp_path_factory, pieces) -> Path:
 def test_the_stage_runs_and_its_block_is_in_the_report(project):
     run(project, sys.executable, "-m", "stages.params", "--out", "results/params")
     for command in (
-        "brightness --run mjem --out results/analyses/mjem/brightness",
+        "brightness --run mjem --out results/mjem/analyses/brightness",
         "report --suite smoke --results results --out results/smoke/report.html",
     ):
         run(project, sys.executable, "-m", *f"stages.{command}".split())
-    record = json.loads((project / "results/analyses/mjem/brightness/metrics.json").read_text())
+    record = json.loads((project / "results/mjem/analyses/brightness/metrics.json").read_text())
     assert record["data"] == {"brightness": 51.0, "contrast": 0.0}
     assert record["samples"] == {"brightness": 127.5, "contrast": 127.5}
     text = (project / "results/smoke/report.html").read_text()
@@ -79,7 +79,7 @@ def test_the_stage_runs_and_its_block_is_in_the_report(project):
 
 
 def test_both_engines_know_it(project):
-    record = "results/analyses/mjem/brightness/metrics.json"
+    record = "results/mjem/analyses/brightness/metrics.json"
     assert "brightness@mjem" in planned(project, record)
     assert "brightness@mjem" in run(project, "dvc", "stage", "list", "--name-only").split()
 

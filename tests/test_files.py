@@ -377,6 +377,7 @@ def test_statistics_from_elsewhere_that_are_damaged(tmp_path, change):
 
 QUALITY = {"fcd": 1.0, "classifier_score": 2.0, "n_images": 9}
 ACCURACY = {"accuracy": 0.5, "loss": 0.1, "n_images": 9}
+COST = {"iterations": 11, "flops": 2.5e15, "hours": 1.25}
 MANIFEST = {"seed": 0, "restarts": 0, "checkpoint_sha256": "a", "protocols": {"full": {"images_sha256": "b"}}}
 SET = {"shape": [1, 8, 8], "counts": {"train": 20, "test": 9}, "labels": None}
 WRONG = (None, [], {}, "text", True, -1.5, [None], {"x": 1})
@@ -415,9 +416,10 @@ def allowed(record: dict, content: object, nullable: tuple[str, ...]) -> bool:
 
 
 def test_summary_of_damaged_records(stage, tmp_path):
-    q, a = tmp_path / "quality.json", tmp_path / "accuracy.json"
-    argv = ("--run", "mjem", "--quality", q, "--accuracy", a, "--out", tmp_path / "summary.json")
+    q, a, c = (tmp_path / f"{name}.json" for name in ("quality", "accuracy", "cost"))
+    argv = ("--run", "mjem", "--quality", q, "--accuracy", a, "--cost", c, "--out", tmp_path / "summary.json")
     a.write_text(json.dumps(ACCURACY))
+    c.write_text(json.dumps(COST))
     assert stage(summary, q, {"full": QUALITY}, *argv)
     for content in damaged(QUALITY):
         expected = allowed(QUALITY, content, ("fcd", "classifier_score"))
@@ -426,26 +428,27 @@ def test_summary_of_damaged_records(stage, tmp_path):
     q.write_text(json.dumps({"full": QUALITY}))
     for content in damaged(ACCURACY):
         assert stage(summary, a, content, *argv) == allowed(ACCURACY, content, ("accuracy", "loss")), content
+    a.write_text(json.dumps(ACCURACY))
+    for content in damaged(COST):
+        assert stage(summary, c, content, *argv) == allowed(COST, content, tuple(COST)), content
 
 
 def test_tables_of_damaged_records(stage, tmp_path):
-    path, time = tmp_path / "summary" / "mjem.json", tmp_path / "logs" / "time.mjem.json"
+    path = tmp_path / "summary" / "mjem.json"
     baseline = tmp_path / "baseline" / "digits" / "initial.json"
     common = ("--baseline", tmp_path / "baseline", "--out", tmp_path / "tables")
     argv = ("--table", "demo", "--summary", path.parent, *common)
     record = {**QUALITY, "n_test": 9, "accuracy": 0.5, "loss": 0.1, "status": "ok", "restarts": 1, "release": QUALITY}
+    record["hours"] = 1.0
     assert stage(tables, path, record, *argv)
     optional = ("fcd", "classifier_score", "accuracy", "loss", *record)
     for content in damaged(record):
         fine = isinstance(content, dict) and len(content) < len(record)  # a run need not have all numbers
-        fine = fine or allowed(record, content, optional[:4])
+        fine = fine or allowed(record, content, (*optional[:4], "hours"))
         assert stage(tables, path, content, *argv) == fine, content
         suite = ("--suite", "smoke", "--summary", path.parent, "--out", tmp_path / "metrics.json")
         assert stage(metrics, path, content, *suite) == fine, content
     path.write_text(json.dumps(record))
-    for content in damaged({"hours": 1.0}):
-        assert not stage(tables, time, content, *argv), content
-    time.unlink()
     for content in damaged(QUALITY):
         fine = allowed(QUALITY, content, ("fcd", "classifier_score"))
         assert stage(tables, baseline, content, *argv) == fine, content
@@ -480,7 +483,7 @@ def test_report_of_damaged_records(stage, tmp_path):
     records.write(load_params(tmp_path / "params.yaml"), results / "params")
     argv = ("--suite", "smoke", "--results", results, "--data", tmp_path / "data", "--out", tmp_path / "report.html")
     found = {"status": "ok", "warning": None, "final": {"accuracy": 0.5}}
-    path = results / "analyses" / "mjem" / "curves" / "metrics.json"
+    path = results / "mjem" / "analyses" / "curves" / "metrics.json"
     assert stage(report, path, found, *argv)
     for content in ([found], {**found, "status": 1}, {**found, "warning": [1]}, {**found, "final": [1]}):
         assert not stage(report, path, content, *argv), content
@@ -489,6 +492,7 @@ def test_report_of_damaged_records(stage, tmp_path):
         ("data/digits/manifest.json", {**SET, "counts": [1]}),
         ("results/baseline/digits/initial.json", {**QUALITY, "fcd": "low"}),
         ("results/summary/mjem.json", {**QUALITY, "fcd": "low"}),
+        ("results/mjem/train/cost.json", {**COST, "hours": -1.0}),
         ("results/params/all.yaml", {"dataset.digits": []}),
         ("results/params/all.yaml", ["dataset.digits"]),
     ):
@@ -500,7 +504,9 @@ def test_report_of_damaged_records(stage, tmp_path):
 def test_an_input_is_never_the_output(stage, tmp_path):
     path = tmp_path / "quality.json"
     (tmp_path / "accuracy.json").write_text(json.dumps(ACCURACY))
-    argv = ("--run", "mjem", "--quality", path, "--accuracy", tmp_path / "accuracy.json", "--out", path)
+    (tmp_path / "cost.json").write_text(json.dumps(COST))
+    argv = ("--run", "mjem", "--quality", path, "--accuracy", tmp_path / "accuracy.json")
+    argv += ("--cost", tmp_path / "cost.json", "--out", path)
     assert not stage(summary, path, {"full": QUALITY}, *argv)
     assert json.loads(path.read_text()) == {"full": QUALITY}
 

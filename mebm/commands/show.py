@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> None:
     found = [("tables, also .csv and .tex", table) for table in tables]
     found += [("page", args.results / settings.suite / "report.html")]
     for name in settings.runs:
-        found += [(f"samples of {name}", args.results / "analyses" / name / "sample" / "grid.png")]
-        found += [(f"curves of {name}", args.results / "analyses" / name / "curves" / "figures")]
+        found += [(f"samples of {name}", args.results / name / "sample" / "grid.png")]
+        found += [(f"curves of {name}", args.results / name / "analyses" / "curves" / "figures")]
     for dataset in settings.datasets:
         found += [(f"initial draws of {dataset}", args.results / "baseline" / dataset / "initial.png")]
         found += [(f"held-out images of {dataset}", args.results / "baseline" / dataset / "heldout.png")]

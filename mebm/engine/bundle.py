@@ -1,7 +1,7 @@
 """A suite in one file, for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, sums.
 
 Weights, chains and data sets stay outside; the lock file in the bundle holds their MD5. It is DVC's, of this suite's
-jobs only and ordered by their names, so that equal results give equal bytes but for the hours that the report tells.
+jobs only and ordered by their names, so that equal results give equal bytes but for the hours that training took.
 """
 
 import hashlib

@@ -19,14 +19,14 @@ from mebm.errors import DataError
 from mebm.files import write_text
 
 PACKAGES = ("mebm", "stages")
-# Modules, and wings whole, that carry parameters, files, messages and schedules, and decide no number. They are not
-# followed.
+# Modules, and wings whole, that carry parameters, files, messages and schedules, draw for those who watch, or estimate
+# what training costs, and decide no number of the method. They are not followed.
 CARRIERS = (
     *("mebm/__init__.py", "mebm/__main__.py"),
     *("mebm/errors.py", "mebm/files.py", "mebm/folders.py", "mebm/registry.py", "mebm/terminal.py"),
     *("mebm/settings/", "mebm/engine/", "mebm/commands/"),
-    *("mebm/training/cost.py", "mebm/training/devices.py", "mebm/training/state.py"),
-    *("stages/__init__.py", "stages/cli.py"),
+    *("mebm/training/cost.py", "mebm/training/devices.py", "mebm/training/operations.py", "mebm/training/state.py"),
+    *("stages/__init__.py", "stages/cli.py", "stages/looks.py"),
 )
 ROOT = Path(__file__).resolve().parent.parent.parent  # of the code that runs
 KEPT = Path(".state/code.json")

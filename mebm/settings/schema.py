@@ -58,7 +58,7 @@ FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
 # folders of results/ and data/ that are no entry's
-RESERVED = ("analyses", "baseline", "compare", "compared", "params", "summary", "tables")
+RESERVED = ("baseline", "compare", "compared", "inventory", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != "start")  # made for every suite
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections

@@ -157,6 +157,7 @@ RUN_STAGES: dict[str, type[Settings]] = {
     "quality": QualitySettings,
     "accuracy": AccuracySettings,
     "summary": RunSettings,
+    "inventory": RunSettings,
 }
 ANALYSIS_STAGES: dict[str, type[Settings]] = {name: _of_analysis(section) for name, section in ANALYSES.items()}
 TABLE_STAGES: dict[str, type[Settings]] = {"tables": TableSettings}

@@ -107,7 +107,7 @@ def compare(a: Version, b: Version) -> Comparison:
     found.parts.append(Part("Code", Table(names, rows), text, "No module that a result depends on differs."))
     runs = dict.fromkeys(run for record in resolved for run in _runs(record))
     for run in runs:
-        path = f"results/analyses/{run}/sample/grid.png"
+        path = f"results/{run}/sample/grid.png"
         grid = Grid(run, a.result(path), b.result(path))
         if grid.a or grid.b:
             found.grids.append(grid)

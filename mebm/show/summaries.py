@@ -62,12 +62,15 @@ class Summary(Numbers):
     accuracy: float | None = None
     loss: float | None = None
     n_test: Annotated[int, Field(ge=0)] = 0
+    hours: Annotated[float, Field(ge=0)] | None = None
 
 
-class Hours(Record):
-    """time.<run>.json: how long training took."""
+class Spent(Record):
+    """cost.json: what training took; null where a run was not trained here."""
 
-    hours: Annotated[float, Field(ge=0)]
+    iterations: Annotated[int, Field(ge=0)] | None
+    flops: Annotated[float, Field(ge=0)] | None
+    hours: Annotated[float, Field(ge=0)] | None
 
 
 def _pair(keys: object) -> tuple[str, str]:

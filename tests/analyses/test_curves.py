@@ -188,7 +188,8 @@ def test_twice_the_same_bytes(run, stage):
     stage("one")
     stage("two")
     made = [path.relative_to(run / "one") for path in sorted((run / "one").rglob("*")) if path.is_file()]
-    assert len(made) == 9  # with the record of what is the stage's own
+    assert len(made) == 12  # with the record of what is the stage's own
+    assert [path.name for path in made if path.parent.name == "grids"] == [f"epoch_000{n}.png" for n in range(3)]
     for path in made:
         assert (run / "one" / path).read_bytes() == (run / "two" / path).read_bytes(), path
 

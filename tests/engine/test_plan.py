@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from edits import DECISIVE, HARMLESS
+from edits import DECISIVE, HARMLESS, edit_text
 from engines import copy_project
 from recorded import record_as_done
 
@@ -50,8 +50,16 @@ def test_harmless_edits_start_only_the_job_that_reads_them(folder, kind):
     stale = found.stale
     assert stale[0] == PARAMS_STAGE
     assert ("no result is stale; only `params` starts" in found.text(stale)) == (len(stale) == 1)
-    expected = {"curves", "report"} if "not reach" in kind else set()
+    expected = {"curves", "inventory", "report"} if "not reach" in kind else set()
     assert {address.split("@")[0] for address in stale[1:]} == expected
+
+
+def test_another_grey_between_pictures_trains_nothing(folder):
+    edit_text("mebm/figures/grids.py", "128, dtype", "127, dtype")(folder)
+    found = plan(folder)
+    drawing = {"baseline", "curves", "generate", "pictures", "sample"}
+    assert {address.split("@")[0] for address in found.own} == {PARAMS_STAGE, *drawing}
+    assert not [address for address in found.stale if address.startswith(("train@", "features@"))]
 
 
 @pytest.mark.parametrize("kind", DECISIVE)
@@ -138,9 +146,7 @@ def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(fold
     found = plan(folder)
     said = found.text(found.stale)
     assert "train@mebm, train@mjem: train.lr 0.1 -> 0.05\n" in said
-    assert (
-        "train@mebm, train@mjem, report@smoke: mebm/method/loss.py has changed\n" in said
-    )  # whose page tells its cost
+    assert "train@mebm, train@mjem: mebm/method/loss.py has changed\n" in said
     assert "more read what those make" in said
     assert found.text(["dataset@digits"]) == ""
     forced = plan(folder, forced=["dataset@digits"])

@@ -13,17 +13,17 @@ FILES = {
     "results/summary/mine.json": b"1",
     "results/summary/gone.json": b"2",
     "results/summary/.snakemake_timestamp": b"",
-    "results/analyses/gone/ood/figures/a.svg": b"<svg/>",
-    "results/analyses/mine/ood/figures/b.svg": b"<svg>2</svg>",
+    "results/mine/analyses/gone/figures/a.svg": b"<svg/>",
+    "results/mine/analyses/ood/figures/b.svg": b"<svg>2</svg>",
     "results/gone/train/checkpoint.pt": b"weights",
 }
-OUTS = ("results/summary/mine.json", "results/analyses/mine/ood/figures")
+OUTS = ("results/summary/mine.json", "results/mine/analyses/ood/figures")
 GRAPH = SimpleNamespace(
     jobs={
         "ood@mine": SimpleNamespace(outs=OUTS, deps=("data/a.npz",)),
-        "report@mine": SimpleNamespace(outs=(), deps=("results/summary", "results/analyses")),
+        "report@mine": SimpleNamespace(outs=(), deps=("results/summary", "results/mine")),
     },
-    folders={"results/summary": [], "results/analyses": []},
+    folders={"results/summary": [], "results/mine": []},
 )
 
 
@@ -48,11 +48,11 @@ def left(root: Path) -> set[str]:
 
 
 def test_leftovers_go_and_what_is_the_suites_or_is_not_read_stays(project):
-    gone = {"results/summary/gone.json", "results/analyses/gone/ood/figures/a.svg"}
+    gone = {"results/summary/gone.json", "results/mine/analyses/gone/figures/a.svg"}
     assert remove_strays(GRAPH, "ood@mine", project) == []
     assert set(remove_strays(GRAPH, "report@mine", project)) == gone
     assert left(project) == set(FILES) - gone
-    assert not (project / "results" / "analyses" / "gone").exists()
+    assert not (project / "results" / "mine" / "analyses" / "gone").exists()
     assert remove_strays(GRAPH, "report@mine", project) == []
 
 

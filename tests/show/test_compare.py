@@ -25,14 +25,14 @@ stages:
   train:
     foreach: [one, two]
     do:
-      cmd: mkdir -p results/analyses/${item}/sample && cp made/${item}.png results/analyses/${item}/sample/grid.png
+      cmd: mkdir -p results/${item}/sample && cp made/${item}.png results/${item}/sample/grid.png
       deps: ["made/${item}.png", "results/params/train.${item}.yaml"]
-      outs: ["results/analyses/${item}/sample/grid.png"]
+      outs: ["results/${item}/sample/grid.png"]
   summary:
     foreach: [one, two]
     do:
       cmd: mkdir -p results/summary && cp made/${item}.json results/summary/${item}.json
-      deps: ["made/${item}.json", "results/analyses/${item}/sample/grid.png"]
+      deps: ["made/${item}.json", "results/${item}/sample/grid.png"]
       outs: ["results/summary/${item}.json"]
   tables:
     cmd: mkdir -p results/tables && cp made/demo.csv results/tables/demo.csv
@@ -138,7 +138,7 @@ def test_jobs_and_the_code_that_they_read(found):
 def test_grids_come_from_the_cache_and_the_workspace_is_not_touched(versions, found):
     before = {path: path.stat().st_mtime_ns for path in (versions / "results").rglob("*")}
     grids = {grid.run: grid for grid in compare(Version("a", versions), Version("b", versions)).grids}
-    path = "results/analyses/one/sample/grid.png"
+    path = "results/one/sample/grid.png"
     assert grids["one"].b == (versions / path).read_bytes() != grids["one"].a
     assert grids["two"].a == grids["two"].b
     assert {path: path.stat().st_mtime_ns for path in (versions / "results").rglob("*")} == before

@@ -16,7 +16,7 @@ import yaml
 from smoke import ROOT
 
 from mebm.analyses.curves import chain_grid, save_animation
-from mebm.engine import code
+from mebm.engine import code, failures
 from mebm.errors import DataError
 from mebm.figures.grids import save_grid
 from mebm.figures.plots import figure, message
@@ -38,10 +38,10 @@ def build(folder: Path, content: dict | None = None) -> Path:
     suite = content["suite"]
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     shutil.copy(ROOT / "dvc.yaml", folder)
-    results, logs = folder / "results", folder / "logs"
+    results = folder / "results"
     common = ["--params", str(folder / "params.yaml")]
     assert params.main([*common, "--out", str(results / "params")]) == 0
-    common += ["--logs", str(logs)]
+    common += ["--logs", str(folder / "logs"), "--state", str(folder / "state")]
     for name in suite["datasets"]:
         shape = {"shape": [1, 8, 8], "counts": {"train": 1497, "test": 300}, "labels": list("0123456789")}
         write_json(folder / "data" / name / "manifest.json", shape)
@@ -57,10 +57,15 @@ def build(folder: Path, content: dict | None = None) -> Path:
         accuracy = {"accuracy": 0.9 if classifies else None, "loss": 0.3 if classifies else None, "n_images": 300}
         write_json(folder / "accuracy.json", accuracy)
         argv = ["--run", name, "--quality", str(folder / "quality.json"), "--accuracy", str(folder / "accuracy.json")]
+        # 1,497 images in batches of 128, one epoch
+        spent = {"iterations": 11, "flops": 2.5e15, "hours": 1.25}
+        cost = results / name / "train" / "cost.json"
+        write_json(cost, spent if name in suite["trained"] else dict.fromkeys(spent))
+        argv += ["--cost", str(cost)]
         assert summary.main([*common, *argv, "--out", str(results / "summary" / f"{name}.json")]) == 0
-        save_grid(results / "analyses" / name / "sample" / "grid.png", pictures(100, seed), 10)
+        save_grid(results / name / "sample" / "grid.png", pictures(100, seed), 10)
         if name in suite["trained"]:
-            made = results / "analyses" / name / "curves"
+            made = results / name / "analyses" / "curves"
             best = {"value": 0.9, "epoch": 1} if classifies else {"value": None, "epoch": None}
             final = {"energy_gap": -0.5, "accuracy": best["value"]}
             write_json(made / "metrics.json", {"status": "ok", "final": final, "best": {"accuracy": best}})
@@ -70,7 +75,7 @@ def build(folder: Path, content: dict | None = None) -> Path:
             grids = {epoch: chain_grid(pictures(100, epoch)) for epoch in range(3)}
             save_animation(made / "figures" / "buffer.webp", grids, made / "figures" / "buffer.png")
     if "mjem" in suite["analysed"]:
-        made = results / "analyses" / "mjem"
+        made = results / "mjem" / "analyses"
         scores = {"accuracy": 0.9, "ece": 0.0123456, "nll": 0.3}
         record = {"status": "ok", "n_bins": 20, "temperature": 1.25, "before": scores, "after": {**scores, "ece": 0.01}}
         write_json(made / "calibration" / "metrics.json", {**record, "test_sha256": "ab" * 32})
@@ -84,9 +89,7 @@ def build(folder: Path, content: dict | None = None) -> Path:
             save_grid(made / "generate" / "figures" / f"steps_{step:04d}.png", pictures(100, step), 10)
         write_json(made / "robustness" / "metrics.json", {"status": NO_CLASSIFIER})
         message(made / "robustness" / "figures" / "accuracy.svg", NO_CLASSIFIER)
-    logs.mkdir(exist_ok=True)
-    write_json(logs / "time.mjem.json", {"hours": 1.25})
-    (logs / "embedding.mjem.log").write_text("error: out of memory\n")
+    failures.note("embedding", "mjem", "out of memory", folder / "state")
     for name in suite["tables"]:
         argv = ["--table", name, "--summary", str(results / "summary"), "--baseline", str(results / "baseline")]
         assert tables.main([*common, *argv, "--out", str(results / "tables")]) == 0
@@ -99,6 +102,7 @@ def made_page(folder: Path, suite: str, status: int = 0) -> Path:
     """Make the page of a tree again."""
     page = folder / "results" / suite / "report.html"
     argv = ["--suite", suite, "--params", folder / "params.yaml", "--logs", folder / "logs", "--out", page]
+    argv += ["--state", folder / "state"]
     argv += ["--results", folder / "results", "--data", folder / "data"]
     assert report.main([str(word) for word in argv]) == status
     return page
@@ -185,8 +189,8 @@ def test_what_was_run(page):
     assert f"torch&nbsp;{torch.__version__.split('+')[0]}" in text
     assert '<span class="hours">1.25</span>' in text
     assert text.count('<span class="hardware">') == 1
-    # 1,497 images in batches of 128, one epoch
     assert '<td class="number">11</td>' in text
+    assert '<td class="number">2.5</td>' in text
 
 
 def test_what_is_missing_says_why(page):
@@ -310,11 +314,13 @@ def test_what_was_not_measured_is_not_in_a_caption(page):
 def test_same_results_same_bytes_but_for_the_hours(tree, page):
     first = page.read_bytes()
     assert made_page(tree, "smoke").read_bytes() == first
-    write_json(tree / "logs" / "time.mjem.json", {"hours": 2.5})
+    cost = tree / "results" / "mjem" / "train" / "cost.json"
+    before = cost.read_text()
+    cost.write_text(before.replace("1.25", "3.75"))
     second = made_page(tree, "smoke").read_bytes()
-    write_json(tree / "logs" / "time.mjem.json", {"hours": 1.25})
+    cost.write_text(before)
     assert second != first
-    assert second.replace(b'"hours">2.50<', b'"hours">1.25<') == first
+    assert second.replace(b'"hours">3.75<', b'"hours">1.25<') == first
     assert str(tree).encode() not in first
 
 
@@ -336,7 +342,7 @@ def test_a_published_figure_stands_beside_ours_and_names_are_escaped(tmp_path):
 
 def test_a_page_of_nothing_is_still_a_page(tmp_path):
     build(tmp_path)
-    for part in ("analyses", "baseline", "summary", "tables"):
+    for part in ("baseline", "mebm", "mjem", "summary", "tables"):
         shutil.rmtree(tmp_path / "results" / part)
     shutil.rmtree(tmp_path / "data")
     text = text_of(made_page(tmp_path, "smoke"))
@@ -347,7 +353,7 @@ def test_a_page_of_nothing_is_still_a_page(tmp_path):
 
 def test_what_cannot_be_read_ends_in_one_line(tmp_path, capsys):
     build(tmp_path)
-    record = tmp_path / "results" / "analyses" / "mjem" / "calibration" / "metrics.json"
+    record = tmp_path / "results" / "mjem" / "analyses" / "calibration" / "metrics.json"
     record.write_text("{")
     capsys.readouterr()
     made_page(tmp_path, "smoke", status=1)
@@ -362,7 +368,7 @@ def test_an_analysis_without_a_block_is_shown_all_the_same(tmp_path, monkeypatch
     for stages in (ANALYSIS_STAGES, STAGES):
         monkeypatch.setitem(stages, "brightness", AnalysisSettings)
     monkeypatch.setattr(code, "of_stage", lambda *_, **__: {})  # it has no module
-    made = tmp_path / "results" / "analyses" / "mjem" / "brightness"
+    made = tmp_path / "results" / "mjem" / "analyses" / "brightness"
     write_json(made / "metrics.json", {"status": "ok", "buffer": {"mean": 0.5}, "data": {"mean": 0.25}})
     with figure(made / "figures" / "means.svg") as axes:
         axes.plot([0, 1])

@@ -15,7 +15,9 @@ import yaml
 
 from mebm.__main__ import main
 from mebm.data.images import save_images
+from mebm.engine import failures
 from mebm.engine.records import write
+from mebm.files import sha256, write_text
 from mebm.settings.suite import load_params
 from stages import (
     accuracy,
@@ -27,6 +29,7 @@ from stages import (
     features,
     gaussian,
     generate,
+    inventory,
     metrics,
     neighbours,
     ood,
@@ -77,7 +80,7 @@ def made(tmp_path_factory) -> Path:
             ],
         ),
         (train, [*of_run, *from_train, *held_out, "--gaussian", archives["gaussian"], *to(run / "train")]),
-        (sample, [*of_run, *checkpoint, *to(run / "sample"), "--grid", str(run / "grid.png")]),
+        (sample, [*of_run, *checkpoint, *to(run / "sample")]),
         (
             quality,
             [
@@ -92,7 +95,7 @@ def made(tmp_path_factory) -> Path:
             [
                 *(*of_run, "--log", str(run / "train" / "log.csv"), "--epochs", str(run / "train" / "epochs.csv")),
                 *("--snapshots", str(run / "train" / "snapshots"), *net, "--reference", archives["reference"]),
-                *to(folder / "results" / "analyses" / "mjem" / "curves"),
+                *to(run / "analyses" / "curves"),
             ],
         ),
     ]
@@ -141,11 +144,19 @@ def test_records_hold_values_and_conditions(made):
 
 def test_pictures_and_log_are_written(made):
     run = made / "results" / "mjem"
-    for picture in (run / "grid.png", run / "train" / "grids" / "epoch_0001.png"):
+    for picture in (run / "sample" / "grid.png", run / "analyses" / "curves" / "grids" / "epoch_0001.png"):
         assert picture.read_bytes()[:4] == b"\x89PNG", picture
     assert "train mjem: done" in (made / "logs" / "train.mjem.log").read_text()
+    assert (made / "logs" / "train.mjem.png").read_bytes()[:4] == b"\x89PNG"  # for those who watch
     header = (run / "train" / "log.csv").read_text().splitlines()[0]
     assert header.startswith("iteration,epoch,lr,energy_pos,energy_neg,energy_gap")
+
+
+def test_what_training_took_stands_in_a_file_of_its_own(made):
+    spent = json.loads((made / "results" / "mjem" / "train" / "cost.json").read_text())
+    assert spent["iterations"] == 11  # 1,497 images in batches of 128, one epoch
+    assert spent["flops"] > 1e9
+    assert 0 < spent["hours"] < 1
 
 
 def test_training_twice_gives_equal_bytes(made, run_stage, tmp_path):
@@ -156,8 +167,7 @@ def test_training_twice_gives_equal_bytes(made, run_stage, tmp_path):
     )
     assert status == 0
     first = made / "results" / "mjem" / "train"
-    names = ("grids/epoch_0000.png", "grids/epoch_0001.png", "snapshots/epoch_0000.npz", "snapshots/epoch_0001.npz")
-    for name in ("checkpoint.pt", "log.csv", "epochs.csv", *names):
+    for name in ("checkpoint.pt", "log.csv", "epochs.csv", "snapshots/epoch_0000.npz", "snapshots/epoch_0001.npz"):
         assert (tmp_path / name).read_bytes() == (first / name).read_bytes(), name
 
 
@@ -174,9 +184,7 @@ def test_truncated_checkpoint(made, run_stage, tmp_path):
     whole = (made / "results" / "mjem" / "train" / "checkpoint.pt").read_bytes()
     cut = tmp_path / "cut.pt"
     cut.write_bytes(whole[: len(whole) // 2])
-    status, err = run_stage(
-        sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out", "--grid", tmp_path / "g.png"
-    )
+    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", cut, "--out", tmp_path / "out")
     assert status == 1
     assert "cut.pt: is not a readable checkpoint" in error_line(err)
     assert not (tmp_path / "out").exists()
@@ -188,8 +196,8 @@ def test_checkpoint_that_is_a_pickle_is_not_executed(made, run_stage, tmp_path):
             return os.mkdir, (str(tmp_path / "executed"),)
 
     torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
-    to = ("--out", tmp_path / "out", "--grid", tmp_path / "g.png")
-    status, err = run_stage(sample, "--run", "mjem", "--checkpoint", tmp_path / "bomb.pt", *to)
+    argv = ("--run", "mjem", "--checkpoint", tmp_path / "bomb.pt", "--out", tmp_path / "out")
+    status, err = run_stage(sample, *argv)
     assert status == 1
     assert "bomb.pt" in error_line(err)
     assert not (tmp_path / "executed").exists()
@@ -206,9 +214,9 @@ def test_weights_that_are_no_numbers_end_in_one_line(made, run_stage, tmp_path, 
     data = made / "data"
     paths = {"checkpoint": tmp_path / "nan.pt", "gaussian": data / "gaussian.npz", "features": data / "features.pt"}
     paths |= {"train": data / "train.npz", "test": data / "test.npz", "reference": data / "reference.npz"}
-    paths |= {"compared": tmp_path, "grid": tmp_path / "grid.png", "sets": "[]"}
+    paths |= {"compared": tmp_path, "sets": "[]"}
     reads = {
-        sample: ("grid",),
+        sample: (),
         accuracy: ("test",),
         generate: ("gaussian", "features", "reference"),
         pictures: (),
@@ -295,7 +303,7 @@ def test_unwritable_results_folder(made, run_stage, tmp_path):
     status, err = run_stage(
         sample,
         *("--run", "mjem", "--checkpoint", made / "results" / "mjem" / "train" / "checkpoint.pt"),
-        *("--out", tmp_path / "results" / "sample", "--grid", tmp_path / "grid.png"),
+        *("--out", tmp_path / "results" / "sample"),
     )
     assert status == 1
     assert "cannot be written" in error_line(err)
@@ -312,7 +320,6 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     argv += ["--test", str(data / "test.npz")]
     assert train.main([*common, *argv]) == 0
     argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
-    argv += ["--grid", str(tmp_path / "grid.png")]
     assert sample.main([*common, *argv]) == 0
     manifest = json.loads((tmp_path / "sample" / "manifest.json").read_text())["protocols"]
     assert manifest["full"]["n_images"] == 100
@@ -336,8 +343,6 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
         str(out / "checkpoint.pt"),
         "--out",
         str(tmp_path / "none"),
-        "--grid",
-        str(tmp_path / "no.png"),
     ]
     assert sample.main([*common, *argv]) == 2
     assert re.search("sample.keep_ratio of .* which keeps [01] images", error_line(capsys.readouterr().err))
@@ -387,6 +392,50 @@ def test_divergence_is_a_failure_and_leaves_no_checkpoint(made, smoke_params, tm
     assert "training diverged in iteration" in error_line(capsys.readouterr().err)
     assert not (tmp_path / "o" / "checkpoint.pt").exists()
     assert not (tmp_path / "o" / "log.csv").exists()
+    assert (tmp_path / "diverged.mebm.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_job_that_fails_notes_why_and_drops_the_note_when_it_starts_again(
+    made, smoke_params, tmp_path, monkeypatch, capsys
+):
+    """A command by hand leaves the notes alone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    argv = ["--run", "mjem", "--images", "none", "--manifest", "none.json", "--out", "results/mjem/quality.json"]
+    argv += ["--features", str(made / "data/features.pt"), "--reference", str(made / "data/reference.npz")]
+    assert quality.main(argv) == 1
+    assert failures.reason(("quality",), "mjem") == ""
+    monkeypatch.setenv("DVC_STAGE", "quality@mjem")
+    assert quality.main(argv) == 1
+    said = error_line(capsys.readouterr().err.splitlines()[-1]).removeprefix("error: ")
+    assert failures.reason(("train", "quality"), "mjem") == f"quality failed: {said}"
+    assert failures.reason(("train",), "mjem") == failures.reason(("quality",), "mebm") == ""
+    monkeypatch.setattr(quality, "work", lambda *_: None)
+    assert quality.main(argv) == 0
+    assert failures.reason(("train", "quality"), "mjem") == ""
+
+
+def test_a_damaged_note_of_a_failure_is_none(tmp_path):
+    failures.note("train", "mjem", "out of memory", tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert failures.reason(("train", "sample"), "mjem", tmp_path) == "train failed: out of memory"
+    for content in ("", "[]", '{"error": 1}', "{"):
+        path.write_text(content)
+        assert failures.reason(("train", "sample"), "mjem", tmp_path) == ""
+
+
+def test_an_inventory_names_every_file_of_a_run_once(made, run_stage, tmp_path):
+    folder = tmp_path / "mjem"
+    for name, content in (("train/log.csv", "a"), ("quality.json", "b"), ("sample/.mebm.sample.mjem", "c")):
+        write_text(folder / name, content)
+    argv = ("--run", "mjem", "--folder", folder, "--out", tmp_path / "inventory.json")
+    assert run_stage(inventory, *argv)[0] == 0
+    found = json.loads((tmp_path / "inventory.json").read_text())
+    assert found == {name: sha256(folder / name) for name in ("quality.json", "train/log.csv")}
+    status, err = run_stage(inventory, "--run", "mebm", "--folder", tmp_path / "no", "--out", tmp_path / "no.json")
+    assert status == 1
+    assert "no: no such folder" in error_line(err)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +481,8 @@ def test_summary_tables_and_show(made, run_stage, capsys):
         status, _ = run_stage(
             summary,
             *("--run", name, "--quality", results / "mjem" / "quality.json"),
-            *("--accuracy", results / "mjem" / "accuracy.json", "--out", results / "summary" / f"{name}.json"),
+            *("--accuracy", results / "mjem" / "accuracy.json", "--cost", results / "mjem" / "train" / "cost.json"),
+            *("--out", results / "summary" / f"{name}.json"),
         )
         assert status == 0
     status, _ = run_stage(
@@ -454,7 +504,14 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     assert "M-EBM" in shown
     listed = [Path(line.split("  ")[-1].strip()) for line in shown[shown.index("\ntables, ") :].splitlines() if line]
     assert all(path.exists() for path in listed)
-    assert {path.name for path in listed} == {"demo.md", "start_smoke.md", "figures", "initial.png", "heldout.png"}
+    assert {path.name for path in listed} == {
+        "demo.md",
+        "start_smoke.md",
+        "grid.png",
+        "figures",
+        "initial.png",
+        "heldout.png",
+    }
     page = results / "smoke" / "report.html"
     page.parent.mkdir()
     page.touch()

@@ -1,0 +1,39 @@
+"""List what lies in a run's folder, by the hashes of its files: results/inventory/<run>.json.
+
+The page reads the folders of all runs; this is how it knows that something in them has changed (dvc.yaml).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from mebm.engine.hashes import Hashes
+from mebm.errors import DataError
+from mebm.files import sha256, write_json
+from stages import cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = cli.parser("inventory", __doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=Path, required=True, help="record to write")
+    return cli.execute(parser, argv, work)
+
+
+def work(args, settings) -> None:
+    if not args.folder.is_dir():
+        raise DataError(f"{args.folder}: no such folder; run the jobs of {settings.name} first")
+    write_json(args.out, {path.relative_to(args.folder).as_posix(): sha256(path) for path in files(args.folder)})
+
+
+def files(folder: Path) -> list[Path]:
+    """All files in a folder, in order, without those that DVC ignores."""
+    ignored, found = Hashes().ignored, []
+    for here, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not ignored(name)]
+        found += [Path(here, name) for name in names if not ignored(name)]
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
