@@ -40,6 +40,7 @@ HARMLESS = {
     "the words of an error": edit_text("mebm/training/run.py", "the data set has no labels", "there are no labels"),
     "a module that training does not reach": append("mebm/analyses/curves.py", "\nunused = 1\n"),
     "a module that carries files": append("mebm/files.py", "\nunused = 1\n"),
+    "an algorithm that is not used": lambda folder: (folder / "mebm/method/algorithms/other.py").write_text("x = 1\n"),
     "kernels that are not used": append("mebm/training/native/kernels.cpp", "\nint unused;\n"),
     **{
         f"compute.{key}": set_param("compute", key, value)
@@ -61,6 +62,7 @@ HARMLESS = {
 DECISIVE = {
     "a constant": edit_text("mebm/training/watch.py", "LOSS_LIMIT = 1e5", "LOSS_LIMIT = 1e4"),
     "an operator": edit_text("mebm/method/loss.py", "energy_pos.mean() - ", "energy_pos.mean() + "),
+    "the algorithm": append("mebm/method/algorithms/published.py", "\nunused = 1\n"),
     "an order": edit_text("mebm/seeds.py", '"big"', '"little"'),
     "a new import that computes": append(
         "mebm/method/sgld.py", "\nfrom mebm.measure.metrics import frechet_distance\n"

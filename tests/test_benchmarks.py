@@ -12,7 +12,7 @@ from mebm.method.sgld import sgld
 from mebm.training.release import from_release_state
 
 sys.path.insert(0, str(smoke.ROOT / "benchmarks"))
-from baseline import Baseline, plain_model, sgld_plain
+from baseline import Baseline, objective, plain_model, sgld_plain
 
 from mebm.method.gaussian import fit_gaussian
 
@@ -47,8 +47,8 @@ def test_the_plain_objective_has_the_same_value_and_gradients(models):
     ours, plain, settings = models
     x_pos, x_init = batch(6, 1), batch(6, 2)
     labelled = batch(8, 3), torch.arange(8) % 10
-    objective, samples = objective_of(Algorithm(), settings, ours, Drawn(x_pos, x_init, labelled=labelled))
-    terms, x_neg = objective(), samples().x_neg
+    ours_of, samples = objective_of(Algorithm(), settings, ours, Drawn(x_pos, x_init, labelled=labelled))
+    terms, x_neg = ours_of(), samples().x_neg
     terms["loss"].backward()
     loss = objective(plain, x_pos, x_neg, labelled, settings)
     loss.backward()
