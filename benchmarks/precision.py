@@ -1,6 +1,6 @@
-"""bf16 against float32, and our own kernels against PyTorch's, by what training gives: the demo's table over seeds.
+"""bf16 against float32, by what training gives: the demo's table over seeds.
 
-    python benchmarks/precision.py [--seeds N] [--epochs N] [--ways float32-torch bf16-native ...]
+    python benchmarks/precision.py [--seeds N] [--epochs N]
 
 Runs the pipeline in a temporary folder with M-JEM in each way at several seeds and prints its table.
 """
@@ -23,19 +23,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each precision (%(default)s)")
     parser.add_argument("--epochs", type=int, help="length of training (the demo's)")
-    ways = [f"{precision}-{kernels}" for precision in ("float32", "bf16") for kernels in ("torch", "native")]
-    parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="precision and kernels (all four)")
     args = parser.parse_args()
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     defaults = content["suites"]["demo"]["defaults"]
     shorter = {"epochs": args.epochs} if args.epochs else {}
     runs = {
-        f"{precision}_{kernels}_{seed}": {
-            "method": f"M-JEM, {precision}, {kernels} kernels",
+        f"{precision}_{seed}": {
+            "method": f"M-JEM, {precision}",
             "dataset": "mnist",
-            "train": {"pyx_weight": 1.0, "seed": seed, "precision": precision, "kernels": kernels, **shorter},
+            "train": {"pyx_weight": 1.0, "seed": seed, "precision": precision, **shorter},
         }
-        for precision, kernels in (way.split("-") for way in args.ways)
+        for precision in ("float32", "bf16")
         for seed in range(args.seeds)
     }
     suite = {**smoke.suite("precision", {"mnist": {}}, runs), "defaults": defaults}

@@ -2,7 +2,7 @@
 
     python benchmarks/slopes.py [--threads N] [--rounds N]
 
-WRN-10-2, M-EBM, 32x32, K = 5, batch 64, our own kernels on a CPU, one quantity changed at a time. Prints medians and
+WRN-10-2, M-EBM, 32x32, K = 5, batch 64, one quantity changed at a time. Prints medians and
 the slope of a straight line through the logarithms: 1 is proportional, 2 is the square, 0 does not matter.
 """
 
@@ -37,9 +37,8 @@ USUAL = {"K": 5, "width": 2, "side": 32, "batch": 64, "images": 1000}
 
 def seconds(device: torch.device, rounds: int, K: int, width: int, side: int, batch: int, images: int) -> float:
     """Median of an iteration."""
-    kernels = "native" if device.type == "cpu" else "torch"
     train = smoke.section(
-        "train", width=width, n_steps=K, batch_size=batch, buffer_size=1000, epochs=1000, log_every=10, kernels=kernels
+        "train", width=width, n_steps=K, batch_size=batch, buffer_size=1000, epochs=1000, log_every=10
     )
     pixels = np.random.RandomState(0).randint(0, 256, (images, 3, side, side), dtype=np.uint8)
     data = ImageSet(torch.from_numpy(pixels), torch.arange(images) % 10)

@@ -158,7 +158,6 @@ def compare(args, device, peaks, data, init, moments, network, depth, width, mod
 
     precisions = {"float32": {}, "bf16": {"precision": "bf16"}}
     ways = {"": {}} | ({" compiled": {"compile": True}} if args.compile else {})
-    ways |= {" native": {"kernels": "native"}} if device.type == "cpu" else {}
     kinds = {f"{p}{w}": {**first, **more} for p, first in precisions.items() for w, more in ways.items()}
     runs = {kind: Run(settings(**changes), data, init, device) for kind, changes in kinds.items()}
     plain = Baseline(settings(), data, *moments, device)

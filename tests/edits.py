@@ -41,7 +41,6 @@ HARMLESS = {
     "a module that training does not reach": append("mebm/analyses/curves.py", "\nunused = 1\n"),
     "a module that carries files": append("mebm/files.py", "\nunused = 1\n"),
     "an algorithm that is not used": lambda folder: (folder / "mebm/method/algorithms/other.py").write_text("x = 1\n"),
-    "kernels that are not used": append("mebm/training/native/kernels.cpp", "\nint unused;\n"),
     **{
         f"compute.{key}": set_param("compute", key, value)
         for key, value in {
@@ -69,6 +68,5 @@ DECISIVE = {
     ),
     "train.lr": set_param("train", "lr", 0.05),
     "train.seed": set_param("train", "seed", 5),
-    "train.kernels": set_param("train", "kernels", "native"),
     "compute.devices, each with its own statistics": set_param("compute", "devices", 2),
 }

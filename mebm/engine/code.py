@@ -2,8 +2,8 @@
 
 A fingerprint is a hash of what a module says to Python, so comments, docstrings, formatting, type annotations of
 functions, the order of imports and the words of error messages leave it as it is, and so does the version of Python.
-Any other edit changes it. Data files beside a module (a template, a table of figures, C++ source) count with the
-module that names them; C++ without its comments and formatting.
+Any other edit changes it. Data files beside a module (a template, a table of figures) count with the module that names
+them.
 """
 
 import ast
@@ -32,27 +32,20 @@ ROOT = Path(__file__).resolve().parent.parent.parent  # of the code that runs
 KEPT = Path(".state/code.json")
 _WORD = re.compile(r"(?:[\w-]+/)*[\w-]+(\.[\w-]+)+")  # that could be a file's path
 _new: dict[Path, dict[str, list]] = {}
-_CPP_TOKEN = re.compile(
-    r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\.?\d(?:[eEpP][-+]|[\w.\'])*|\w+|[-+*/%&|^<>=!:]+|[^\s\w]'
-)
-_CPP_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\')', re.DOTALL)
 
 
 @cache
-def of_stage(
-    stage: str, without: frozenset[str] = frozenset(), entries: frozenset[str] = frozenset(), root: Path = ROOT
-) -> dict[str, str]:
+def of_stage(stage: str, entries: frozenset[str] = frozenset(), root: Path = ROOT) -> dict[str, str]:
     """Fingerprints of what `python -m stages.<stage>` computes with, by path below `root`.
 
-    without: modules that this job does not use though its code can import them; they are not followed either. entries:
-    files of registries (mebm/registry.py) that it uses though no import names them. Raises DataError for a module that
-    is not Python.
+    entries: files of registries (mebm/registry.py) that it uses though no import names them. Raises DataError for a
+    module that is not Python.
     """
     found = {f"stages/{stage}.py", *entries}
     queue = list(found)
     while queue:
         for path in _mentions(root, queue.pop()):
-            if path not in found and path not in without and not path.startswith(CARRIERS):
+            if path not in found and not path.startswith(CARRIERS):
                 found.add(path)
                 queue.append(path)
     return {path: fingerprint(root, path) for path in sorted(found)}
@@ -93,8 +86,7 @@ class _Module(NamedTuple):
     def of(cls, content: bytes, path: str) -> "_Module":
         if not path.endswith(".py"):  # a template names those that it takes in
             text = content.decode(errors="surrogateescape").replace("\r\n", "\n")
-            meaning = _cpp_meaning(text) if path.endswith((".cpp", ".h")) else text
-            return cls(_digest(meaning), [], sorted(filter(_WORD.fullmatch, set(re.findall(r"[\w./-]+", text)))))
+            return cls(_digest(text), [], sorted(filter(_WORD.fullmatch, set(re.findall(r"[\w./-]+", text)))))
         try:
             tree = ast.parse(content, filename=path)
         except (SyntaxError, ValueError, RecursionError) as error:
@@ -221,13 +213,3 @@ def _said(node: object, quiet: bool = False) -> str:
     # what is empty is left out, since newer versions of Python know more fields
     said = [f"{name}={_said(value, quiet)}" for name, value in fields if value is not None and value != []]
     return f"{type(node).__name__}({','.join(said)})"
-
-
-def _cpp_meaning(text: str) -> str:
-    """C++ as its tokens: lines count only where the preprocessor reads them."""
-    text = _CPP_COMMENT.sub(lambda match: match[1] or " ", text.replace("\\\n", " "))
-    said: list[str] = []
-    for line in text.splitlines():
-        tokens = " ".join(_CPP_TOKEN.findall(line))
-        said.append(f"\n{tokens}\n" if tokens.startswith("#") else tokens)
-    return re.sub(r" *\n\s*", "\n", " ".join(filter(None, said)))

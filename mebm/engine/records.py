@@ -37,7 +37,6 @@ ALGORITHMS, NETWORKS = Registry("mebm.method.algorithms"), Registry("mebm.measur
 TABLES = Registry("mebm.show.tables")
 BLOCKS = Registry("mebm.show.report.blocks", ".html.j2")
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
-NATIVE = frozenset({"mebm/training/native/kernels.py"})  # with the C++ that it builds
 
 
 def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dict[str, Any]:
@@ -52,15 +51,10 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
     if outside := _outside(values, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside
-    without = NATIVE
-    if "train" in values:
-        train = values["train"] = dict(values["train"])
-        if train["kernels"] == "native":
-            without = frozenset()
-        if stage == "train":
-            train |= _decisive(train, compute)
-    reached = code.of_stage(stage, without, root=root)
-    return {CODE: code.of_stage(stage, without, _entries(params, stage, values, reached), root), **values}
+    if stage == "train":
+        values["train"] = values["train"] | _decisive(values["train"], compute)
+    reached = code.of_stage(stage, root=root)
+    return {CODE: code.of_stage(stage, _entries(params, stage, values, reached), root), **values}
 
 
 def _entries(params: Params, stage: str, values: dict[str, Any], reached: dict[str, str]) -> frozenset[str]:

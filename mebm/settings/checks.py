@@ -163,8 +163,6 @@ def of_train(train: Train) -> Iterator[str]:
     """What is wrong with the section `train` alone."""
     if train.px_weight == 0 and train.pyx_weight == 0:
         yield "train: px_weight and pyx_weight are both 0, so there is nothing to train"
-    if train.compile and train.kernels == "native":
-        yield "train: compile and kernels native exclude each other; choose one"
     if (train.depth - 4) % 6:
         yield f"train.depth: is {train.depth}, expected 6n + 4 (10, 16, 22, 28, ...)"
     if train.decay_epochs != sorted(set(train.decay_epochs)):
@@ -241,8 +239,6 @@ def of_devices(run: Run) -> Iterator[str]:
             yield f"train.{key}: is {n}, expected a multiple of compute.devices ({devices}), which share it evenly"
     if devices > 1 and ":" in compute.device:
         yield f"compute.device: is {compute.device!r}, one GPU for {devices} devices; set it to cuda"
-    if train.kernels == "native" and compute.device.startswith("cuda"):
-        yield f"train.kernels: is 'native', which runs on a CPU only, but compute.device is {compute.device!r}"
 
 
 def weights(train: Train, data: Size) -> int:

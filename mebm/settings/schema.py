@@ -164,7 +164,6 @@ class Train(Section):
     decay_factor: Factor
     precision: Literal["float32", "bf16"]
     compile: bool
-    kernels: Literal["torch", "native"]
     sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
     max_restarts: Annotated[int, Field(ge=0, le=100)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mebm.data.batches import BatchStream
 from mebm.data.images import ImageSet
-from mebm.errors import DataError, ParamsError
+from mebm.errors import DataError
 from mebm.method.algorithms import algorithm
 from mebm.method.buffer import ReplayBuffer
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
@@ -17,7 +17,6 @@ from mebm.method.schedule import iterations_per_epoch, make_optimiser
 from mebm.seeds import generator_for
 from mebm.settings.schema import Train
 from mebm.training import parallel
-from mebm.training.native.kernels import use_native
 from mebm.training.records import Log, Row
 from mebm.training.watch import Watch
 
@@ -41,10 +40,6 @@ class Run:
         self.restarts = 0
         self.model = _model(train, data, device)
         self.optimiser = make_optimiser(self.model, train)
-        if train.kernels == "native":
-            if device.type != "cpu":
-                raise ParamsError("train.kernels is native, which runs on a CPU only; set it to torch, or use a CPU")
-            use_native(self.model, self.optimiser)
         self.plain = BatchStream(len(data), train.batch_size, generator_for("plain batches", train.seed), device)
         self.labelled = BatchStream(
             len(data), train.label_batch_size, generator_for("labelled batches", train.seed), device

@@ -125,21 +125,6 @@ def test_inputs_from_outside_count_by_content_and_as_they_were_where_they_are_no
     assert found() == second
 
 
-def test_kernels_count_where_they_are_used(folder):
-    content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["train"]["kernels"] = "native"
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    settings = load_params(folder / "params.yaml")
-    before = records.record(settings, "train", "mjem", folder)["code"]
-    assert {"mebm/training/native/kernels.py", "mebm/training/native/kernels.cpp"} <= set(before)
-    source = folder / "mebm/training/native/kernels.cpp"
-    for edit, counts in (("// a comment\n", False), ("/* another */\n\n", False), ("int unused;\n", True)):
-        source.write_text(edit + source.read_text())
-        code.forget()
-        after = records.record(settings, "train", "mjem", folder)["code"]
-        assert (after["mebm/training/native/kernels.cpp"] != before["mebm/training/native/kernels.cpp"]) == counts, edit
-
-
 def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(folder):
     DECISIVE["train.lr"](folder)
     DECISIVE["an operator"](folder)

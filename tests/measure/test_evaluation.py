@@ -1,7 +1,5 @@
 """Scores of a model: what its own functions give, whatever the batches, and no trace left behind."""
 
-import shutil
-
 import pytest
 import torch
 from small_run import ARCHITECTURE
@@ -145,16 +143,3 @@ def test_running_statistics_are_the_default_and_another_word_is_refused(model, i
 
 def test_gradients_take_smaller_batches_but_never_none():
     assert [gradient_batch(n) for n in (1, 3, 4, 500)] == [1, 1, 1, 125]
-
-
-def test_batch_statistics_leave_a_model_with_native_kernels_as_it_was():
-    from mebm.training.native import kernels
-
-    if not shutil.which("g++"):
-        pytest.skip("no C++ compiler")
-    model = build_model((1, 16, 16), 10, depth=10, width=1)
-    kernels.use_native(model)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with statistics(model, "batch"):
-        model.energy(torch.rand(4, 1, 16, 16))
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

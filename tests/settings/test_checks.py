@@ -334,12 +334,6 @@ def run_of(train: dict, **sections: dict) -> dict:
             "train.label_batch_size: is 127, expected a multiple of compute.devices",
         ),
         ({}, {"compute": {"device": "cuda:1", "devices": 2}}, "compute.device: is 'cuda:1', one GPU for 2 devices"),
-        (
-            {"kernels": "native"},
-            {"compute": {"device": "cuda"}},
-            "train.kernels: is 'native', which runs on a CPU only",
-        ),
-        ({"kernels": "native", "compile": True}, {}, "compile and kernels native exclude each other"),
         ({"px_weight": 0.0, "pyx_weight": -0.0}, {}, "px_weight and pyx_weight are both 0"),
         ({}, {"sample": {"protocols": ["release"], "keep_ratio": 0.05}}, "sample.keep_ratio: is 0.05, which keeps at"),
         ({}, {"sample": {"protocols": ["release"], "keep_ratio": 0.9}, "quality": {"score_splits": 91}}, "at most 90"),
