@@ -1,4 +1,4 @@
-"""`python -m mebm COMMAND`: what people type besides `snakemake` and `dvc repro`."""
+"""`python -m mebm COMMAND`: the project's commands besides `snakemake` and `dvc repro`."""
 
 import argparse
 import difflib
@@ -8,7 +8,7 @@ from mebm import terminal
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 1 for an error of the project's own, 2 for words that are none of it."""
+    """Run a command. Returns the exit status: 1 for an error of the project's own, 2 for a wrong command line."""
     from mebm.commands import COMMANDS
     from mebm.errors import MebmError, one_line, shown
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _words(error: Exception) -> object:
-    """An error of the system's named by its file, as ours are."""
+    """The words of a system error, which name its file as our own errors do."""
     return f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else error
 
 

@@ -30,9 +30,9 @@ class CheckpointError(MebmError):
 
 
 class Diverged(MebmError):
-    """Training left the range in which its numbers mean anything (docs/method.md, Divergence).
+    """Training has diverged: its numbers no longer mean anything (docs/method.md, Divergence).
 
-    iteration: which; values: its energies, loss and gradient norms.
+    iteration: the one that diverged; values: its energies, loss and gradient norms.
     """
 
     def __init__(self, message: str, iteration: int = 0, values: dict[str, float] | None = None):

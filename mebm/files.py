@@ -1,7 +1,7 @@
-"""Files that are whole or absent, that are nobody else's, and that are read without trusting them.
+"""Reading and writing files safely.
 
-Written under a temporary name, then renamed; a job keeps to files of its own; what others wrote is read within bounds
-of size and depth, checked for its shape, and never executed.
+Writing is atomic: under a temporary name, then renamed. A job writes only files of its own. Files that others wrote are
+read within bounds of size and depth, checked for their shape, and never executed.
 """
 
 import hashlib
@@ -58,11 +58,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def owning(folder: str | Path, job: str, names: Iterable[str]) -> Iterator[None]:
-    """Around the work of a job that makes the files `names`, paths inside `folder`: it touches nobody else's.
+    """A context for the work of a job that makes the files `names`, paths inside `folder`. No other file is touched.
 
-    Raises DataError at once where one of them is there and is not what an earlier command of the same job left. In the
-    end, files that such a command left and this one did not make go. A file `.mebm.<job>` in the folder holds the
-    hashes by which a job knows its own; a file that was changed since is its own no more. All other files stay.
+    Raises DataError at once if one of them exists and was not left by an earlier command of the same job. At the end,
+    files that an earlier command left and this one did not make are removed. A job recognises its own files by their
+    hashes, in the file `.mebm.<job>` of the folder; a file that was changed since is no longer its own.
     """
     claim = _Claim(folder, job)
     claim.check(names)

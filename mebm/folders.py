@@ -1,4 +1,4 @@
-"""Folders of this user outside the project. Light, because every command asks for one before other imports."""
+"""Folders of this user outside the project. Imports little, because every command needs one before other imports."""
 
 import os
 import stat

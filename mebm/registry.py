@@ -1,4 +1,4 @@
-"""Registries: an entry is a file of a folder, found by its name, so that adding the file adds the entry.
+"""Registries: each entry is a file in a folder, found by its name. To add an entry, add its file.
 
 Nothing else in the project imports a module by a name that it computes: fingerprints of code follow imports that stand
 in the source (mebm/engine/code.py), so the record of a job names the entries that it uses.

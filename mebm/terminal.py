@@ -1,6 +1,6 @@
-"""How every command treats a terminal that cannot show a character, the one who stops it, and a home without room.
+"""What every command prepares: output on terminals that lack a character, signals that stop it, matplotlib's folder.
 
-Light, and prepared before other imports, so that a command that is stopped while it imports says so too.
+Imports little and is prepared before other imports, so that a command that is stopped while it imports says so too.
 """
 
 import codecs

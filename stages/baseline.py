@@ -1,4 +1,4 @@
-"""Score what a run is compared with: draws of the initial distribution, and held-out real images (the floor)."""
+"""Score the baselines of a run: draws of the initial distribution, and held-out real images (the floor)."""
 
 import sys
 from pathlib import Path

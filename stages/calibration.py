@@ -1,4 +1,4 @@
-"""How far a run's class probabilities hold: calibration errors and a reliability diagram, also after a temperature.
+"""Are a run's class probabilities right? Calibration errors and a reliability diagram, also with a fitted temperature.
 
 Writes metrics.json and figures/reliability.svg.
 """

@@ -63,7 +63,7 @@ def parser(stage: str, description: str) -> argparse.ArgumentParser:
 
 
 def analysis(stage: str, description: str, argv: list[str] | None, **inputs: str) -> argparse.ArgumentParser:
-    """A parser for a stage that looks at a run: paths and parameters default to those of the pipeline.
+    """A parser for an analysis of a run: paths and parameters default to those of the pipeline.
 
     inputs: what each path is, by the name of its option in dvc.yaml. Every parameter of the stage's section becomes an
     option as well, whose help shows the value that params.yaml holds.

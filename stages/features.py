@@ -1,7 +1,7 @@
-"""Get the network in whose features quality is measured: features.pt, and what it is in features.json.
+"""Make the network in whose features quality is measured: features.pt, and its description in features.json.
 
-Inception with its published weights, verified by hash, a small classifier trained here, or another network of
-mebm/measure/networks.
+It is Inception with its published weights, verified by hash, a small classifier that is trained here, or another
+network of mebm/measure/networks.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Turn a checkpoint of the public release into a run that enters the pipeline at `sample`.
 
-Writes checkpoint.pt, and cost.json, in which nothing is known of what training took.
+Writes checkpoint.pt, and a cost.json without numbers, since nothing is known of the training.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """List what lies in a run's folder, by the hashes of its files: results/inventory/<run>.json.
 
-The page reads the folders of all runs; this is how it knows that something in them has changed (dvc.yaml).
+The report reads the folders of all runs. By these lists it becomes stale when something in them has changed (dvc.yaml).
 """
 
 import os

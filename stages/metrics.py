@@ -1,6 +1,6 @@
 """Collect what a suite's runs reached, for `dvc metrics` and `dvc exp show`: results/<suite>/metrics.json.
 
-One entry a run, so that a column is named mjem_mnist.fcd. A run without a summary is left out.
+One entry per run, so that columns have names such as mjem_mnist.fcd. A run without a summary is left out.
 """
 
 import sys

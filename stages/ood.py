@@ -1,4 +1,4 @@
-"""Whether a run's model tells other images from its own: by energy, class probability and gradient norm.
+"""Does a run's model tell images of other data sets from its own? By energy, class probability and gradient norm.
 
 Writes metrics.json, figures/energies.svg and figures/auroc.svg.
 """
@@ -89,7 +89,7 @@ def read(folder: Path) -> tuple[Tensor, dict[str, str]]:
 
 
 def draw_energies(path: Path, own_name: str, own: np.ndarray, energies: dict[str, np.ndarray], sets: dict) -> None:
-    """Histograms of energy, a panel a set, each with the in-distribution one behind it; equal bins in all."""
+    """Histograms of energy: one panel per data set, the in-distribution histogram behind it, equal bins in all."""
     low, high = ood.energy_range([own, *energies.values()])
     edges = np.linspace(low, high, 61)
     rows = -(-len(energies) // 2)
@@ -114,7 +114,7 @@ def draw_energies(path: Path, own_name: str, own: np.ndarray, energies: dict[str
 
 
 def draw_auroc(path: Path, sets: dict[str, dict]) -> None:
-    """A row a set, a dot a score."""
+    """One row per data set, one dot per score."""
     with figure(path, size=(7, 1.2 + 0.4 * len(sets))) as axis:
         axis.axvline(0.5, color="0.6", linewidth=1)
         for (key, label), marker, shift in zip(LABELS.items(), "osD", (-0.2, 0, 0.2), strict=True):

@@ -1,8 +1,8 @@
 """Write the record of every job of the suite: the parameters and the meaning of the code that decide what it computes.
 
 Jobs depend on their records and not on params.yaml or source files, so an edit makes stale exactly the jobs whose
-numbers it decides. It is the only stage without a name; it also checks the whole file before any other stage starts,
-and refuses training that would take too long here before anything is downloaded.
+numbers it changes. This stage also checks the whole parameter file before any other stage starts, and refuses training
+that would take too long here before anything is downloaded. It is the only stage that runs once, without a name.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Show the replay buffer in order: by predicted class, and the best and worst images by energy and by probability.
+"""Show the replay buffer, ranked: by predicted class, and the best and worst images by energy and by probability.
 
 Writes metrics.json and figures/{by_class,best_by_energy,worst_by_energy,best_by_probability,worst_by_probability}.png.
 """

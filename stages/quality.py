@@ -1,4 +1,4 @@
-"""Score a run's images: Frechet distance and score, with their conditions, in quality.json."""
+"""Measure the quality of a run's images: Frechet distance and score, with their conditions, in quality.json."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ class Manifest(Record):
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("quality", __doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder with the run's images")
-    parser.add_argument("--manifest", type=Path, required=True, help="how they were made")
+    parser.add_argument("--manifest", type=Path, required=True, help="record of how the images were selected")
     parser.add_argument("--features", type=Path, required=True, help="feature network")
     parser.add_argument("--reference", type=Path, required=True, help="feature statistics of the training images")
     parser.add_argument("--out", type=Path, required=True, help="record to write")

@@ -1,4 +1,4 @@
-"""Feature statistics of the training images, the reference of the Frechet distance: reference.npz."""
+"""Compute the reference of the Frechet distance, feature statistics of the training images: reference.npz."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One page with all that a suite found: results/<suite>/report.html. It needs no network and no other file."""
+"""Make one page with all results of a suite: results/<suite>/report.html. It needs no network and no other file."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""How far a run's classifier holds under attack: accuracy against the radius of projected gradient descent.
+"""How robust is a run's classifier? Accuracy under attack by projected gradient descent, against its radius.
 
 Writes metrics.json and figures/accuracy.svg.
 """

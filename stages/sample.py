@@ -1,4 +1,4 @@
-"""Take the images that are scored from a run's replay buffer.
+"""Take the images whose quality is measured from a run's replay buffer.
 
 Writes images/<protocol>.npz, manifest.json, and grid.png with the first chains.
 """

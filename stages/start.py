@@ -1,4 +1,4 @@
-"""The table of initial distributions: results/tables/start_<suite>.{md,csv,tex}. It needs no training."""
+"""Make the table of initial distributions: results/tables/start_<suite>.{md,csv,tex}. It needs no training."""
 
 import sys
 from pathlib import Path

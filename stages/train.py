@@ -1,10 +1,10 @@
-"""Train a run: checkpoint.pt, log.csv with the curves, and looks at it every few epochs.
+"""Train a run: checkpoint.pt, log.csv with the curves, and snapshots every few epochs.
 
-A look is a row of epochs.csv with the held-out accuracy, and a copy of some chains in snapshots/. cost.json says what
-training took (iterations, floating-point operations, hours), provenance.json where and with which versions it ran.
+A snapshot is a row of epochs.csv with the held-out accuracy, and a copy of some chains in snapshots/. cost.json holds
+iterations, floating-point operations and hours; provenance.json says where and with which versions training ran.
 
-State is saved under .state/ as it goes. Run the same command again after any interruption: it goes on where it was and
-ends in the same numbers. SIGTERM and SIGINT save first.
+State is saved under .state/ meanwhile. After any interruption run the same command again: it resumes from there and
+ends in the same numbers. SIGTERM and SIGINT save the state first.
 """
 
 import os
@@ -37,7 +37,7 @@ from stages.looks import save_chains
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("train", __doc__)
     parser.add_argument("--train", type=Path, required=True, help="archive of training images")
-    parser.add_argument("--test", type=Path, help="archive of held-out images, whose accuracy is noted on the way")
+    parser.add_argument("--test", type=Path, help="archive of held-out images, for the accuracy during training")
     parser.add_argument("--gaussian", type=Path, required=True, help="statistics of the initial distribution")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--restart", action="store_true", help="drop the saved state and start over")

@@ -1,4 +1,4 @@
-"""A training run over time: its log, the looks at it every few epochs, and the forms in which both are shown."""
+"""A training run over time: its log, its snapshots every few epochs, and the forms in which both are shown."""
 
 import re
 from io import BytesIO

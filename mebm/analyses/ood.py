@@ -1,4 +1,4 @@
-"""Other images than those a model was trained on: made or brought to its shape, scored, and told apart.
+"""Out-of-distribution images: made, or brought to the shape of the training images; scored; and told apart.
 
 Scores are oriented so that HIGH means in-distribution, as in the paper: f = -E, the largest class probability
 (Hendrycks and Gimpel 2017), and minus the norm of the energy's gradient (Grathwohl et al. 2020). In-distribution
@@ -51,7 +51,7 @@ def make(kind: str, images: Tensor, seed: int) -> Tensor:
     """As many images as there are in `images` (uint8 [N, C, H, W], in random order), made and not photographed.
 
     kind: "interpolated", the mean of two of them (each with the next one, so with itself only where N is 1), halves
-    rounded up; "constant", one grey level or colour a picture; "noise", bytes that are uniform and independent.
+    rounded up; "constant", one grey level or colour per picture; "noise", bytes that are uniform and independent.
     """
     if kind == "interpolated":
         return ((images.int() + images.roll(1, dims=0).int() + 1) // 2).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The replay buffer in order: images ranked within predicted classes, and pictures of them with their numbers."""
+"""The replay buffer, ranked: images in order within predicted classes, and pictures of them with their numbers."""
 
 import math
 from collections.abc import Iterator, Sequence

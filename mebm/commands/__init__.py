@@ -1,7 +1,7 @@
-"""One module per command of `python -m mebm`: its docstring is its help, whose first line the list of commands shows.
+"""One module per command of `python -m mebm`. Its docstring is its help; the list of commands shows the first line.
 
-`arguments` adds its options to a parser, `run` does the work and prints; an error of the project's own that it raises
-ends as one line.
+`arguments` adds its options to a parser. `run` does the work and prints. If it raises an error of the project's own,
+the command prints that as one line.
 """
 
 from mebm.commands import archive, compare, cost, mend, show, unite, verify

@@ -16,7 +16,7 @@ from mebm.files import owning, replacing, write_text
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="REV_A", help="the older version")
-    parser.add_argument("b", metavar="REV_B", nargs="?", default=WORKSPACE, help="the newer one (%(default)s)")
+    parser.add_argument("b", metavar="REV_B", nargs="?", default=WORKSPACE, help="the newer version (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder to write (results/compare/REV_A..REV_B)")
 
 

@@ -1,4 +1,4 @@
-"""Say what training the suite will cost on the device found: images, iterations, operations, hours.
+"""Estimate what training the suite costs on the device found: images, iterations, operations, hours.
 
 The hours come from half a second of calibration per network. On a CPU, runs that would take longer than
 compute.cpu_hours are refused: exit status 1.
@@ -14,7 +14,7 @@ from mebm.settings.suite import load_params
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file (%(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the prepared data (%(default)s)")
-    parser.add_argument("--runs", nargs="*", metavar="NAME", help="these runs only (all)")
+    parser.add_argument("--runs", nargs="*", metavar="NAME", help="only these runs (all)")
 
 
 def run(args: argparse.Namespace) -> None:

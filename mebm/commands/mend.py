@@ -1,14 +1,14 @@
-"""Put right what a kill, a crash or a failing disk left of DVC's own files.
+"""Repair DVC's own files after a kill, a crash or a disk failure.
 
-1. `dvc.lock`, which DVC writes in place: a torn one is replaced by the copy that was kept when the last job started or
-   ended, or by that of the last commit. What the job made whose record is missing there, DVC's cache still has.
-2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what: half of one is removed, and entries whose number a
-   program on this machine has that is none of DVC's (numbers are used again after a restart). Not while other machines
-   of a cluster are at work.
-3. Objects of DVC's cache that this suite needs and whose content is not what their name says: they are removed, and
-   what was restored from them gets a new time, so that DVC looks at it and the next run fetches or makes it again.
+1. `dvc.lock`, which DVC writes in place. A torn file is replaced by the copy that was kept when the last job started or
+   ended, or by that of the last commit. If the record of a job is missing there, DVC's cache still has its results.
+2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what. A torn file is removed, and so is an entry whose
+   process number now belongs to a program other than DVC (numbers are used again after a restart). Do not run this
+   while other machines of a cluster are at work.
+3. Objects of DVC's cache that this suite needs. Those whose content does not match their name are removed, and files
+   that were restored from them get a new time, so that DVC checks them and the next run fetches or makes them again.
 
-`snakemake` does the first, and of the second what is half a file, by itself.
+`snakemake` does step 1, and removes a torn rwlock file, by itself.
 """
 
 import argparse

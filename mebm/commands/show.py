@@ -1,4 +1,4 @@
-"""Print the tables of the suite in use and say where its page and pictures are, as far as they are made."""
+"""Print the tables of the suite in use, and the paths of its page and pictures that exist."""
 
 import argparse
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""Take the jobs of two branches that each trained something into one dvc.lock, so that nothing is trained again.
+"""Unite the jobs of two branches that each trained something in one dvc.lock, so that nothing is trained again.
 
-    git merge BRANCH                     # ends in a conflict in dvc.lock; settle one in params.yaml by hand
-    python -m mebm unite                 # takes both sides' jobs from the merge in progress
-    python -m mebm unite REV             # or: adds what dvc.lock holds at a revision
-    dvc pull                             # where the cache does not have the other side's files: from the remote
+    git merge BRANCH                     # ends in a conflict in dvc.lock; resolve one in params.yaml by hand
+    python -m mebm unite                 # takes the jobs of both sides from the merge in progress
+    python -m mebm unite REV             # or: adds the jobs that dvc.lock holds at a revision
+    dvc pull                             # if the cache lacks files of the other side: fetches them from the remote
     git add dvc.lock && git commit
 
-A job that only one side has is taken. One that both have differently is taken from the side whose record fits
-params.yaml as it is now and whose inputs are those that were taken, and from ours where both or neither do: if that is
-not the present one, it is stale, as in any version. Outputs of the jobs that were taken are then checked out.
+Jobs that only one side has are all taken. If both sides have different results of a job, the side is taken whose record
+fits params.yaml as it is now and whose inputs are among those already taken. If both sides fit, or neither, ours is
+taken; where it is out of date, the job is stale. The outputs of the jobs that were taken are then checked out.
 """
 
 import argparse
@@ -19,7 +19,9 @@ from mebm.engine.unite import unite_here
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("revision", metavar="REV", nargs="?", help="take its jobs (the other side of a merge)")
+    parser.add_argument(
+        "revision", metavar="REV", nargs="?", help="revision whose jobs to add (the other side of the merge)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from mebm.errors import DataError
 class BatchStream:
     """An endless shuffled stream of indices into N images: a permutation per pass, its partial last batch dropped.
 
-    Permutations are drawn on the CPU, where their order is the same for every device, and moved in one copy a pass.
+    Permutations are drawn on the CPU, where their order is the same for every device, and moved in one copy per pass.
     """
 
     def __init__(self, n: int, batch_size: int, generator: torch.Generator, device: torch.device | str):
@@ -26,7 +26,7 @@ class BatchStream:
         return {"order": order, "position": self._position, "generator": self.generator.get_state()}
 
     def load(self, state: dict) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self._order = None if state["order"] is None else state["order"].to(self.device)
         self._position = state["position"]
         self.generator.set_state(state["generator"])

@@ -1,7 +1,7 @@
-"""A suite in one file, for a paper's supplement: parameters, lock files, metrics, tables, figures, environment, sums.
+"""A suite in one file for a paper's supplement: parameters, lock files, results, environment, checksums.
 
-Weights, chains and data sets stay outside; the lock file in the bundle holds their MD5. It is DVC's, of this suite's
-jobs only and ordered by their names, so that equal results give equal bytes but for the hours that training took.
+Weights, chains and data sets are not in the bundle, but its lock file holds their MD5. This is DVC's lock file, reduced
+to the jobs of the suite in order of their names. Equal results give equal bytes, but for the hours of training.
 """
 
 import hashlib

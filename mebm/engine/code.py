@@ -1,8 +1,8 @@
-"""What the code of a stage means: a fingerprint for every module that its command reaches by imports.
+"""What the code of a stage means: a fingerprint of every module that its command imports, directly or through others.
 
-A fingerprint is a hash of what a module says to Python, so comments, docstrings, formatting, type annotations of
-functions, the order of imports and the words of error messages leave it as it is, and so does the version of Python.
-Any other edit changes it. Data files beside a module (a template, a table of figures) count with the module that names
+A fingerprint is a hash of the meaning of a module. Comments, docstrings, formatting, type annotations of functions, the
+order of imports and the words of error messages do not change it, nor does the version of Python. Any other edit does.
+Data files beside a module (a template, a table of figures) count with the module that names
 them.
 """
 

@@ -1,8 +1,8 @@
 """Why a job failed, in one small file per job: tables and the page show it where a number is missing.
 
-No stage declares these files: DVC records nothing of a job that fails, and a note among the inputs of `tables` would be
-part of a version that no clone could make again. So a note makes no job stale: it is read only where a result is
-missing, and a table that shows one is stale as soon as the result is there.
+No stage declares these files. DVC records nothing of a job that fails, and if a note were an input of `tables`, it
+would be part of a version that no clone could make again. So a note makes no job stale. It is read only where a result
+is missing, and a table that shows it is stale as soon as that result exists.
 """
 
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""DVC's hashes of files and folders, kept with sizes and times so that a file is read once."""
+"""DVC's hashes of files and folders. They are kept with sizes and times, so that an unchanged file is read once."""
 
 import contextlib
 import fnmatch

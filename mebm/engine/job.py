@@ -3,9 +3,9 @@
     python -m mebm.engine.job [--force] ADDRESS
 
 ADDRESS is DVC's name of the job, such as train@mjem_mnist. DVC decides whether it has to run, restores what its cache
-holds, and keeps what is made. Around it, what a kill may have left of DVC's files is mended, damaged objects of the
-cache are not restored, and a job whose files another command is using waits. What DVC says after every stage about
-adding dvc.lock to git is left out, since each of many jobs would say it.
+holds, and keeps what is made. In addition, files of DVC that a kill has torn are repaired, damaged objects of the cache
+are not restored, and the job waits while another command uses its files. DVC's hint to add dvc.lock to git is left out,
+since every job would repeat it.
 """
 
 import logging

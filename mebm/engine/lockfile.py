@@ -1,4 +1,4 @@
-"""DVC's lock file and cache, read: what every job was made from, what it made, and where that lies by its hash."""
+"""Reads DVC's lock file and cache: what every job was made from, what it made, and where the cache holds that."""
 
 import configparser
 import json

@@ -1,4 +1,4 @@
-"""Who is at work in this folder: one `snakemake` or `dvc repro` at a time, and jobs that outlived theirs."""
+"""One `snakemake` or `dvc repro` at a time in this folder; jobs that outlived the one that started them count too."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""What a kill, a crash or a failing disk left of DVC's own files, and putting it right.
+"""Repairs of DVC's own files after a kill, a crash or a disk failure.
 
 A torn `dvc.lock` is replaced by a copy that was kept, half a `.dvc/tmp/rwlock` is removed, and objects of DVC's cache
 that are not what their names say are removed, so that the next run fetches or makes them again.

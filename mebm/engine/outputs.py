@@ -1,7 +1,8 @@
 """DVC's lock of a stage's outputs, held only while they are written.
 
-DVC locks the outputs of a stage for as long as its command runs, so that during days of training `dvc status` and the
-like would refuse. Training writes its outputs at the end; until then the lock is given up, and taken again before.
+DVC locks the outputs of a stage while its command runs, so `dvc status` and similar commands would refuse to work
+during days of training. Training writes its outputs only at the end. It gives up the lock until then, and takes it back
+before it writes.
 """
 
 import time

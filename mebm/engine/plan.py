@@ -1,8 +1,8 @@
 """Which jobs are stale, and why: what DVC would say after its stage `params`, computed in memory.
 
-A job is stale when it is not in the lock file, when its command, its record or another input is not what the lock file
-says, or when its outputs are missing or changed; and so is every job that reads what a stale one makes. Neither
-engine's memory of its own runs counts, nor does any file's time. Nothing is written but kept hashes.
+A job is stale when it is not in the lock file, when its command, its record or another input differs from the lock
+file, when its outputs are missing or changed, or when it reads what a stale job makes. Neither an engine's memory of
+earlier runs nor the time of any file counts. Only hashes are written, for the next time.
 """
 
 import hashlib

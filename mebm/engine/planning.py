@@ -1,7 +1,7 @@
-"""What the Snakefile asks: the graph with its stale jobs, and what has to hold before the first job starts.
+"""What the Snakefile needs: the graph with its stale jobs, and the checks before the first job starts.
 
-Reading the Snakefile changes nothing but what `.state` keeps to be faster next time; whatever changes something is in
-`Planned.start`, which Snakemake calls when jobs are about to start.
+Reading the Snakefile changes nothing, except that `.state` keeps hashes to be faster next time. All other changes are
+made by `Planned.start`, which Snakemake calls when jobs are about to start.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Training that would take too long on this CPU, refused before anything is downloaded or removed.
 
-What was asked for counts, and what DVC's cache does not have: a table that needs no training is never refused.
+Only trainings count that were asked for and that DVC's cache does not have: a table without training is never refused.
 """
 
 import contextlib

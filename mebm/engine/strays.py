@@ -1,8 +1,8 @@
-"""Files of runs that the suite does not have, in folders that a job reads as a whole.
+"""Leftover files of runs that the suite does not have, in folders that a job reads as a whole.
 
-DVC hashes such a folder with all that is in it, so a leftover of a trial run would be recorded as part of a result and
-make it stale in every clone that does not have the file. Therefore a job clears the folders that it reads before it
-works.
+DVC hashes such a folder with everything in it. A leftover of a trial run would be recorded as part of a result, and
+make the result stale in every clone without that file. So before a job works, it removes leftovers from folders that it
+reads.
 """
 
 import os

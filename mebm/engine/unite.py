@@ -1,8 +1,8 @@
 """Two branches that each trained something, in one lock file, so that nothing is trained again.
 
-A job that only one side has is taken. One that both have differently is taken from the side whose record fits
-params.yaml as it is now and whose inputs are those that were taken, and from ours where both or neither do: if that is
-not the present one, it is stale, as in any version.
+Jobs that only one side has are all taken. If both sides have different results of a job, the side is taken whose record
+fits params.yaml as it is now and whose inputs are among those already taken. If both sides fit, or neither, ours is
+taken; where it is out of date, the job is stale.
 """
 
 import subprocess

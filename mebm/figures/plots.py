@@ -1,4 +1,4 @@
-"""Figures: one look for all of them, written as SVG whose bytes depend on nothing but what they show."""
+"""Figures in one common style, written as SVG whose bytes depend only on what the figures show."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -61,9 +61,8 @@ def statistics(model: nn.Module, bn_stats: str = "running") -> Iterator[None]:
 
     "running", everywhere the default: the running averages, so that images do not depend on each other. "batch": each
     batch's own statistics, as in training (docs/method.md, BatchNorm's statistics). These are two different functions.
-    Running averages stay as they are in both: with "batch" BatchNorm does not see them, rather than averaging with
-    weight 0, which would spread a batch that is not finite. Modes are restored behind. Raises ValueError for another
-    word.
+    Neither changes the running averages: with "batch" BatchNorm does not see them. (Averaging with weight 0 would
+    spread values that are not finite.) Modes are restored afterwards. Raises ValueError for another word.
     """
     if bn_stats not in BN_STATS:
         raise ValueError(f"bn_stats is {bn_stats!r}, expected one of {BN_STATS}")

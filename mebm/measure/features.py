@@ -1,6 +1,6 @@
 """Features of images by the network of a data set: its file, features as a stream, and their statistics.
 
-The networks are modules of mebm/measure/networks. Values of different networks do not compare.
+The networks are modules of mebm/measure/networks. Values of different networks cannot be compared.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Values that are right one by one and cannot be together: sizes of data, batches and buffers, memory, names of rows.
+"""Values that are valid alone but not together: sizes of data, batches and buffers, memory, names of rows.
 
 Pure functions of sections of the parameter file, called before any work starts. Each yields what is wrong, the key
 first ("train.buffer_size: is 10, expected ..."); nothing where all is well. What is not known before the data are read

@@ -1,4 +1,4 @@
-"""Values set in a parameter file or on a command line. In a file nothing but the value changes, to the byte."""
+"""Set values in a parameter file, or on a command line. In a file every byte but those of the value stays."""
 
 import re
 from pathlib import Path

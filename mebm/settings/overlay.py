@@ -1,4 +1,4 @@
-"""From a parameter file's plain data to checked suites: differences laid over what they differ from.
+"""From a parameter file's plain data to checked suites: differences are laid over shared values.
 
 Top-level sections hold the values that all runs share. Over them lie, in this order, `defaults.SECTION` of a suite,
 `datasets.NAME.SECTION`, `trained.NAME.SECTION` and the like, and `runs.NAME.SECTION`, which is for command lines. What

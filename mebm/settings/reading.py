@@ -1,4 +1,4 @@
-"""YAML 1.2 by the library with which DVC reads the same file: as plain data, or as nodes that know their places.
+"""YAML 1.2, read by the library with which DVC reads the same file: as plain data, or as nodes with their places.
 
 What is read is bounded in size, depth, and in how much its aliases stand for; no key may occur twice.
 """

@@ -199,7 +199,7 @@ class Generate(Analysis):
 
 
 class Pictures(Analysis):
-    per_class: Annotated[int, Field(ge=1, le=100)]  # pictures have at most 2^16 pixels a side
+    per_class: Annotated[int, Field(ge=1, le=100)]  # pictures have at most 2^16 pixels per side
     ranked: Annotated[int, Field(ge=1, le=100)]
 
 

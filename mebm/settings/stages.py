@@ -1,7 +1,8 @@
-"""What each stage is told of its job: a class per stage, whose fields are the sections that it reads.
+"""The settings of each stage: one class per stage, whose fields are the sections that the stage reads.
 
-A stage runs once per entry of one mapping of the suite, which the names of the groups below say; their order is that of
-the pipeline. Stages of analyses are not listed: their sections declare what they read (mebm/settings/schema.py).
+A stage runs once per entry of one mapping of the suite. The groups below are named after that mapping, and stand in the
+order of the pipeline. Stages of analyses are not listed: their sections declare what they read
+(mebm/settings/schema.py).
 """
 
 from typing import Any

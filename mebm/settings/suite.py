@@ -1,4 +1,4 @@
-"""A checked parameter file: the suite in use, its jobs, and what each of them is told.
+"""A checked parameter file: the suite in use, its jobs, and the settings of each job.
 
 mebm/settings/overlay.py says how a job's sections come about; mebm/engine/records.py which of their values decide what
 it computes.
@@ -40,7 +40,7 @@ class Params(Entries):
         return [(stage, name) for stages, entries in self._groups().values() for stage in stages for name in entries]
 
     def resolve(self, stage: str, name: str) -> Settings:
-        """What the job of `stage` for the data set, run, table or suite `name` is told.
+        """The settings of the job of `stage` for the data set, run, table or suite `name`.
 
         Raises ParamsError for a name that the suite does not have. Any run can be looked at, also one that is not
         listed as `analysed`.

@@ -1,4 +1,4 @@
-"""What a message says of a value that is not accepted."""
+"""Messages about values that are not accepted."""
 
 from difflib import get_close_matches
 from typing import Any

@@ -116,7 +116,7 @@ def compare(a: Version, b: Version) -> Comparison:
 
 
 def judge(metric: str, a: list[float], b: list[float]) -> tuple[str, str, str]:
-    """Difference of the means, seed spread, and what they say, as text. Each list holds one value a seed."""
+    """Difference of the means, seed spread, and what they say, as text. Each list holds one value per seed."""
     digits = _digits(metric)
     difference = f"{mean(b) - mean(a):+.{digits}f}".replace("-", "−")
     freedom = len(a) + len(b) - 2
@@ -233,7 +233,7 @@ def _lacks(version: Version, *folders: str) -> bool:
 
 
 def _measured(version: Version, resolved: dict[str, dict]) -> dict[tuple[str, str, str], list[float]]:
-    """Values of each metric, one a run, by (data set, method, metric)."""
+    """Values of each metric, one per run, by (data set, method, metric)."""
     measured: dict[tuple[str, str, str], list[float]] = defaultdict(list)
 
     def add(dataset: str, method: str, file: str) -> None:

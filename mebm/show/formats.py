@@ -1,4 +1,4 @@
-"""Tables as Markdown, CSV and LaTeX, in none of which a text can be a formula, markup or a command."""
+"""Tables as Markdown, CSV and LaTeX. Text in them is escaped: it is never markup, a formula or a command."""
 
 import re
 

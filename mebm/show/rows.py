@@ -1,4 +1,4 @@
-"""Rows that tables share: results of one method together, published figures beside ours, competing methods below."""
+"""Rows that several tables use: results grouped by method, published figures beside ours, competing methods below."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

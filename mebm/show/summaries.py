@@ -1,4 +1,4 @@
-"""Records of metrics, and the few numbers of them that tables, the page and `dvc metrics` show."""
+"""Records of metrics, and the few of their numbers that tables, the page and `dvc metrics` show."""
 
 from typing import Annotated
 

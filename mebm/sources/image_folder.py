@@ -5,7 +5,7 @@ from mebm.sources import About, Parts, Wanted, folder_of
 from mebm.sources.reading.pictures import RESAMPLING, chunks_of, listing
 
 ABOUT = About(
-    recipe="A folder of pictures: with train/ and test/ or without, each with one subfolder a class or without. "
+    recipe="A folder of pictures: with train/ and test/ or without, each with one subfolder per class or without. "
     f"Pictures become RGB: {RESAMPLING}.",
     licence="the user's own",
     channels=3,

@@ -1,4 +1,4 @@
-"""What training will cost: iterations, arithmetic, and hours on the device at hand from a short calibration."""
+"""Estimates of training: iterations, arithmetic, and hours on this device by a short calibration."""
 
 import json
 import platform

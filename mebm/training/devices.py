@@ -1,7 +1,7 @@
-"""The device that a job computes on, and GPUs shared out between training jobs on one machine.
+"""The device that a job computes on, and how training jobs on one machine share its GPUs.
 
-Each training takes one that no other has, until its process ends. In a Slurm job only those of the same job share: what
-Slurm gave one job no other has, though all may call theirs 0.
+Each training takes a GPU that no other training has, until its process ends. In a Slurm job only the trainings of the
+same job share GPUs: no other job has those that Slurm gave this one, though each may call its first GPU 0.
 """
 
 import fcntl

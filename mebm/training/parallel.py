@@ -1,7 +1,7 @@
 """One run on several devices: a process each, joined by torch.distributed.
 
 Every rank owns a shard of the replay buffer and takes its share of each batch. BatchNorm uses the statistics of a
-rank's own batch. Gradients are averaged once an iteration; SGLD needs nothing of the other ranks.
+rank's own batch. Gradients are averaged once per iteration; SGLD needs nothing from the other ranks.
 """
 
 import os
@@ -42,7 +42,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def share(n: int, what: str) -> int:
-    """A rank's part of n. Raises ParamsError where n cannot be shared out evenly."""
+    """The part of n that one rank takes. Raises ParamsError where n cannot be shared out evenly."""
     if n % world():
         raise ParamsError(f"{what} is {n}, which {world()} processes cannot share evenly; change it or compute.devices")
     return n // world()
@@ -76,7 +76,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def gathered(shard: Tensor) -> Tensor:
-    """The whole of what every rank has a shard of, row i of rank r at i * world + r, on every rank's CPU."""
+    """The whole of a tensor that is sharded over ranks, on every rank's CPU: row i of rank r is row i * world + r."""
     if world() == 1:
         return shard.cpu().clone()
     parts = [torch.empty_like(shard) for _ in range(world())]

@@ -1,4 +1,4 @@
-"""What a run notes on its way: rows of log.csv, means over a number of iterations, and rows of epochs.csv."""
+"""What training records: rows of log.csv, each a mean over several iterations, and rows of epochs.csv."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A run in progress: what it is built from, and all that its next iteration depends on, as plain values and back."""
+"""A training in progress: how it is built, and everything that its next iteration depends on, saved and restored."""
 
 from typing import Any
 

@@ -1,8 +1,7 @@
-"""Training state between two commands: saved whole, found again by what the run is, cleared when it is done.
+"""Training state between two commands: saved whole, found by what the run is made from, removed when it is done.
 
-State lives outside the pipeline's outputs, which engines delete before a stage runs, in
-`.state/<run>/<hash of record and inputs>/`: a training whose parameters or code mean something else can never go on
-from another one's state.
+States lie in `.state/<run>/<hash of record and inputs>/`, outside the pipeline's outputs, which engines delete before a
+stage runs. So a training with other parameters, or code of another meaning, never resumes from a wrong state.
 """
 
 import fcntl

@@ -1,4 +1,4 @@
-"""Is a run still well? Divergence, which ends it, and values that are merely unusual (docs/method.md, Divergence)."""
+"""Watches a run for divergence, which ends it, and for values that are merely unusual (docs/method.md, Divergence)."""
 
 import torch
 from torch import Tensor

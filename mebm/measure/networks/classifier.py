@@ -1,7 +1,7 @@
 """A small classifier, trained on the data set's own training images.
 
 Its Frechet distance is called `fcd` (Frechet classifier distance) and its score `classifier_score`. The formulas are
-those of FID and Inception score, and the values do not compare with them.
+those of FID and Inception Score, but the values cannot be compared with these.
 """
 
 from pathlib import Path

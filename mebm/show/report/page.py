@@ -1,4 +1,4 @@
-"""A suite's results as one page: pictures and numbers of every job, found on disk, and the template that shows them."""
+"""A suite's results on one page: pictures and numbers of every job, found on disk, and the template that shows them."""
 
 import base64
 import csv
