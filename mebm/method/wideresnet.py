@@ -45,9 +45,8 @@ NORMS = {
 
 
 def activated(norm: nn.Module, x: Tensor) -> Tensor:
-    """LeakyReLU of the normalised x, in one step where the norm knows how."""
-    fused = getattr(norm, "activated", None)
-    return fused(x, LEAK) if fused else F.leaky_relu(norm(x), LEAK)
+    """LeakyReLU of the normalised x."""
+    return F.leaky_relu(norm(x), LEAK)
 
 
 class Block(nn.Module):

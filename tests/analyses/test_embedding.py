@@ -207,8 +207,8 @@ def test_too_few_images_end_in_one_line(run, capsys):
 
 
 def test_features_that_are_all_the_same_leave_nothing(run, tmp_path, monkeypatch, capsys):
-    def constant(*args):
-        seen = score(*args)
+    def constant(*args, **options):
+        seen = score(*args, **options)
         seen.features.fill_(1.0)
         return seen
 
