@@ -7,6 +7,7 @@ from mebm.data.images import load_images
 from mebm.files import sha256, write_json
 from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
+from mebm.settings.stages import AccuracySettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: AccuracySettings) -> None:
     checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
     test = load_images(args.test, checkpoint.shape, allow_empty=True)
     record = {"accuracy": None, "loss": None, "status": checkpoint.no_classifier(test) or "ok"}

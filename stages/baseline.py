@@ -11,6 +11,7 @@ from mebm.files import sha256, write_json
 from mebm.measure.quality import QualityMeter
 from mebm.method.gaussian import load_init
 from mebm.seeds import choice, generator_for
+from mebm.settings.stages import BaselineSettings
 from stages import cli
 
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: names)
 
 
-def work(args, settings) -> None:
+def work(args, settings: BaselineSettings) -> None:
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
     test = load_images(args.test, meter.shape, allow_empty=True)

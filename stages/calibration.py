@@ -15,6 +15,7 @@ from mebm.errors import DataError, MetricError
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
 from mebm.measure.evaluation import score
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/reliability.svg"))
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     device, wanted = cli.device_for(settings.compute), settings.calibration
     checkpoint = load_checkpoint(args.checkpoint, device)
     test = load_images(args.test, checkpoint.shape, allow_empty=True)

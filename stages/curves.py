@@ -25,6 +25,7 @@ from mebm.errors import DataError
 from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json, write_text
 from mebm.measure.quality import QualityMeter
+from mebm.settings.stages import CurvesSettings
 from stages import cli
 
 FINAL = ("energy_pos", "energy_neg", "energy_gap", "grad_norm")  # of the last iteration
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: names)
 
 
-def work(args, settings) -> None:
+def work(args, settings: CurvesSettings) -> None:
     log, looks, quality, plots = read_log(args.log), read_epochs(args.epochs), settings.quality, settings.plots
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from mebm.data.prepare import MADE, prepare
+from mebm.settings.stages import DatasetSettings
 from stages import cli
 
 
@@ -13,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: MADE)
 
 
-def work(args, settings) -> None:
+def work(args, settings: DatasetSettings) -> None:
     manifest = prepare(settings.dataset, settings.name, args.out)
     cli.log.info("%s: %s images of %s", settings.name, manifest["counts"], manifest["shape"])
 

@@ -17,6 +17,7 @@ from mebm.files import sha256, write_json
 from mebm.measure.evaluation import score
 from mebm.method.gaussian import load_init
 from mebm.seeds import choice, generator_for
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: ["metrics.json", *figures])
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     device, wanted = cli.device_for(settings.compute), settings.embedding
     checkpoint = load_checkpoint(args.checkpoint, device)
     model, chains = checkpoint.model, checkpoint.replay_buffer

@@ -10,6 +10,7 @@ from pathlib import Path
 from mebm.files import sha256, write_json
 from mebm.measure import networks
 from mebm.measure.features import save_network
+from mebm.settings.stages import FeaturesSettings
 from stages import cli
 
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: FeaturesSettings) -> None:
     device, wanted = cli.device_for(settings.compute), settings.features
     made = networks.module(wanted.network).make
     network, record = made(wanted, args.train, args.test, device, settings.compute.eval_batch_size)

@@ -8,6 +8,7 @@ import numpy as np
 from mebm.data.images import load_images
 from mebm.files import sha256, write_npz
 from mebm.method.gaussian import GaussianInit, fit_gaussian
+from mebm.settings.stages import GaussianSettings
 from stages import cli
 
 
@@ -18,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: GaussianSettings) -> None:
     data = load_images(args.train)
     mean, cov = fit_gaussian(data.images.to(cli.device_for(settings.compute)))
     mean, cov, ridge = mean.cpu(), cov.cpu(), settings.gaussian.ridge

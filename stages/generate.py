@@ -16,6 +16,7 @@ from mebm.figures.plots import figure
 from mebm.files import sha256, write_json, write_text
 from mebm.measure.quality import QualityMeter
 from mebm.method.gaussian import load_init
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, makes)
 
 
-def makes(settings) -> list[str]:
+def makes(settings: AnalysisSettings) -> list[str]:
     """Files that the stage makes."""
     wanted = settings.generate
     singles = [f"images/{_single(index)}" for index in range(min(wanted.png_images, wanted.count))]
@@ -50,7 +51,7 @@ def _steps(step: int) -> str:
     return f"steps_{step:04d}.png"
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     device, wanted, quality = cli.device_for(settings.compute), settings.generate, settings.quality
     checkpoint = load_checkpoint(args.checkpoint, device)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mebm.data.images import load_images
 from mebm.files import write_json
+from mebm.settings.stages import ImportSettings
 from mebm.training.checkpoint import save_checkpoint
 from mebm.training.release import read_release
 from stages import cli
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: ["checkpoint.pt", "cost.json"])
 
 
-def work(args, settings) -> None:
+def work(args, settings: ImportSettings) -> None:
     data = load_images(args.train)
     checkpoint = read_release(args.checkpoint, settings.train.model_dump(), data.shape, data.n_classes)
     save_checkpoint(args.out / "checkpoint.pt", checkpoint)

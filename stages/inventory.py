@@ -10,6 +10,7 @@ from pathlib import Path
 from mebm.engine.hashes import Hashes
 from mebm.errors import DataError
 from mebm.files import sha256, write_json
+from mebm.settings.stages import RunSettings
 from stages import cli
 
 
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: RunSettings) -> None:
     if not args.folder.is_dir():
         raise DataError(f"{args.folder}: no such folder; run the jobs of {settings.name} first")
     write_json(args.out, {path.relative_to(args.folder).as_posix(): sha256(path) for path in files(args.folder)})

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
+from mebm.settings.stages import SuiteSettings
 from mebm.show.summaries import METRICS, Summary
 from stages import cli
 
@@ -18,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: SuiteSettings) -> None:
     paths = {run: args.summary / f"{run}.json" for run in settings.runs}
     record = {run: _numbers(read_json(path, Summary)) for run, path in paths.items() if path.is_file()}
     write_json(args.out, record)

@@ -16,6 +16,7 @@ from mebm.figures.plots import figure
 from mebm.files import sha256, write_json
 from mebm.measure.features import load_network, stream
 from mebm.seeds import choice
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/pixels.svg", "figures/features.svg"))
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     device, wanted = cli.device_for(settings.compute), settings.neighbours
     checkpoint = load_checkpoint(args.checkpoint)
     train = load_images(args.train, checkpoint.shape)

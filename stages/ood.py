@@ -15,6 +15,7 @@ from mebm.errors import ParamsError
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
 from mebm.settings.schema import MADE_SETS
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/energies.svg", "figures/auroc.svg"))
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     device, wanted, batch_size = cli.device_for(settings.compute), settings.ood, settings.compute.eval_batch_size
     names = settings.compared if wanted.sets is None else wanted.sets
     if unknown := [name for name in names if name not in settings.compared]:

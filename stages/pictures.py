@@ -18,6 +18,7 @@ from mebm.analyses.pictures import (
 from mebm.data.images import unit_to_bytes
 from mebm.files import sha256, write_json
 from mebm.measure.evaluation import score
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: names)
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     wanted, figures = settings.pictures, args.out / "figures"
     checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
     images, n_classes, reason = (

@@ -10,6 +10,7 @@ from mebm.data.images import load_images
 from mebm.errors import DataError
 from mebm.files import Record, read_json, sha256, write_json
 from mebm.measure.quality import QualityMeter
+from mebm.settings.stages import QualitySettings
 from stages import cli
 
 
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: QualitySettings) -> None:
     manifest = read_json(args.manifest, Manifest)
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)

@@ -8,6 +8,7 @@ import numpy as np
 from mebm.data.images import load_images
 from mebm.files import sha256, write_npz
 from mebm.measure.features import extract, load_network, read_statistics
+from mebm.settings.stages import ReferenceSettings
 from stages import cli
 
 
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: ReferenceSettings) -> None:
     network = load_network(args.features, cli.device_for(settings.compute))
     data = load_images(args.train)
     if settings.reference.file is not None:

@@ -15,7 +15,7 @@ from mebm.engine import failures, records
 from mebm.engine.graph import Graph
 from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
-from mebm.settings.stages import ANALYSIS_STAGES
+from mebm.settings.stages import ANALYSIS_STAGES, ReportSettings
 from mebm.settings.suite import load_params
 from mebm.show import tables
 from mebm.show.report.page import Analysis, Overview, Run, Source, read_table, render, shown
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: ReportSettings) -> None:
     page = _Page(args, settings, Graph(args.params.parent / "dvc.yaml", load_params(args.params)))
     write_text(
         args.out,

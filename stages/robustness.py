@@ -9,6 +9,7 @@ from mebm.analyses.robustness import UNITS, survivors
 from mebm.data.images import load_images
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
+from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli
 
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda _: ("metrics.json", "figures/accuracy.svg"))
 
 
-def work(args, settings) -> None:
+def work(args, settings: AnalysisSettings) -> None:
     device, wanted = cli.device_for(settings.compute), settings.robustness
     checkpoint = load_checkpoint(args.checkpoint, device)
     test = load_images(args.test, checkpoint.shape, allow_empty=True)

@@ -13,6 +13,7 @@ from mebm.errors import ParamsError
 from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json
 from mebm.measure.selection import class_probabilities, select
+from mebm.settings.stages import SampleSettings
 from mebm.training.checkpoint import load_checkpoint
 from mebm.training.state import discard
 from stages import cli
@@ -25,12 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, makes)
 
 
-def makes(settings) -> list[str]:
+def makes(settings: SampleSettings) -> list[str]:
     """Files that the stage makes."""
     return ["manifest.json", "grid.png", *(f"images/{protocol}.npz" for protocol in settings.sample.protocols)]
 
 
-def work(args, settings) -> None:
+def work(args, settings: SampleSettings) -> None:
     discard(settings.name, args.state)  # the checkpoint is recorded, so saved states are no longer needed
     checkpoint = load_checkpoint(args.checkpoint, cli.device_for(settings.compute))
     chains, head_is_trained = checkpoint.replay_buffer, checkpoint.train["pyx_weight"] > 0

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from mebm.settings.stages import TableSettings
 from stages import cli
 from stages.tables import baseline_results, forms, write_table
 
@@ -14,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda settings: forms(f"start_{settings.name}"))
 
 
-def work(args, settings) -> None:
+def work(args, settings: TableSettings) -> None:
     results = baseline_results(args.baseline, settings.datasets)
     write_table(args.out / f"start_{settings.name}", "start", results, settings)
 

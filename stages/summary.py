@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from mebm.files import read_json, write_json
+from mebm.settings.stages import RunSettings
 from mebm.show.summaries import Accuracy, Quality, Spent, summarise
 from stages import cli
 
@@ -17,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work)
 
 
-def work(args, settings) -> None:
+def work(args, settings: RunSettings) -> None:
     found = summarise(read_json(args.quality, Quality), read_json(args.accuracy, Accuracy))
     write_json(args.out, {**found, "hours": read_json(args.cost, Spent)["hours"]})
 

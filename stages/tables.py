@@ -6,7 +6,7 @@ from pathlib import Path
 from mebm.engine import failures
 from mebm.files import read_json, write_text
 from mebm.settings.checks import HELDOUT, INITIAL
-from mebm.settings.stages import Row
+from mebm.settings.stages import Row, TableSettings
 from mebm.show import tables
 from mebm.show.formats import FORMS
 from mebm.show.rows import Result
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, lambda settings: forms(settings.name))
 
 
-def work(args, settings) -> None:
+def work(args, settings: TableSettings) -> None:
     results = [_run_result(args, name, run) for name, run in settings.runs.items()]
     if tables.module(settings.name).BASELINES:
         results += baseline_results(args.baseline, settings.datasets)
@@ -64,7 +64,7 @@ def forms(name: str) -> list[str]:
     return [f"{name}.{suffix}" for suffix in FORMS]
 
 
-def write_table(stem: Path, table: str, results: list[Result], settings) -> None:
+def write_table(stem: Path, table: str, results: list[Result], settings: TableSettings) -> None:
     """Write a table in its three forms."""
     content = tables.make(table, results, settings.datasets, settings.tables.digits)
     for suffix, render in FORMS.items():

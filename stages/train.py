@@ -21,6 +21,7 @@ from mebm.engine.outputs import outputs_unlocked
 from mebm.errors import DataError, Diverged, ParamsError
 from mebm.files import read_json, replacing, sha256, write_json, write_text
 from mebm.method.gaussian import load_init
+from mebm.settings.stages import TrainSettings
 from mebm.training import parallel
 from mebm.training.checkpoint import Checkpoint, save_checkpoint
 from mebm.training.cost import estimate
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.execute(parser, argv, work, makes)
 
 
-def makes(settings) -> list[str]:
+def makes(settings: TrainSettings) -> list[str]:
     """Files of the outputs, by which a command run by hand knows its own."""
     train = settings.train
     epochs = sorted({*range(0, train.epochs + 1, train.grid_every), train.epochs})
@@ -52,7 +53,7 @@ def makes(settings) -> list[str]:
     return [*files, *(f"snapshots/epoch_{epoch:04d}.npz" for epoch in epochs)]
 
 
-def work(args, settings) -> None:
+def work(args, settings: TrainSettings) -> None:
     name, compute = settings.name, settings.compute
     if parallel.launched():  # one of the processes that _launch started
         device = cli.device_for(compute, os.environ["LOCAL_RANK"])
@@ -77,7 +78,7 @@ def _launch(args, processes: int) -> None:
     os.execv(sys.executable, [*command, "-m", "--", "stages.train", *own, *(["--restart"] if args.restart else [])])
 
 
-def _train(args, settings, device, claimed: str | None) -> None:
+def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
     name, train, compute = settings.name, settings.train, settings.compute
     first = parallel.rank() == 0
     data = load_images(args.train)
@@ -198,7 +199,7 @@ def _csv(rows: list[dict], columns: tuple[str, ...] = LOG_COLUMNS) -> str:
     return "".join(f"{line}\n" for line in [",".join(columns), *lines])
 
 
-def _check_cost(settings, data, device, claimed: str | None) -> Cost:
+def _check_cost(settings: TrainSettings, data, device, claimed: str | None) -> Cost:
     """Say what training will cost, and refuse it on a CPU beyond compute.cpu_hours. Returns its arithmetic."""
     cost, hours = estimate(settings.train, data.shape, len(data), data.labels is not None, device)
     hours /= parallel.world()

@@ -71,13 +71,14 @@ class Section(BaseModel):
 
 
 class Analysis(Section):
-    """The section of an analysis, whose stage has the section's name. `reads`: the other sections that the stage reads.
+    """The section of an analysis, whose stage has the section's name.
 
-    knows_compared: whether it is also told the names of the suite's `compared`. An analysis without parameters has an
-    empty section. Nothing else in mebm/settings has to name an analysis.
+    reads: sections that the stage reads besides this one and `compute`; knows_compared: whether it is also told the
+    names of the suite's `compared`. An analysis without parameters has an empty section. Nothing else in mebm/settings
+    has to name an analysis.
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("compute",)
+    reads: ClassVar[tuple[str, ...]] = ()
     knows_compared: ClassVar[bool] = False
 
 
@@ -184,7 +185,7 @@ class Quality(Section):
 
 
 class Generate(Analysis):
-    reads = ("quality", "plots", "compute")
+    reads = ("quality", "plots")
 
     count: Count
     steps: Count

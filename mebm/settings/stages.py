@@ -94,10 +94,12 @@ class AccuracySettings(RunSettings):
 
 
 class AnalysisSettings(RunSettings):
-    """With the analysis' own section, under its name, and those that it `reads`.
+    """With the analysis' own section, under its name, and those that it `reads` besides.
 
     Also `compared`, the names of the suite's sets of that kind, where the section asks for them.
     """
+
+    compute: schema.Compute
 
 
 def _of_analysis(section: type[schema.Analysis]) -> type[AnalysisSettings]:
