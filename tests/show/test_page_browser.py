@@ -4,7 +4,7 @@ import time
 
 import pytest
 from browser import ENTER, ESCAPE, FOUND, Browser
-from test_report import build
+from test_page import build
 
 pytestmark = pytest.mark.skipif(not FOUND, reason="needs chromium and chromedriver")
 

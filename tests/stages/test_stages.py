@@ -402,6 +402,7 @@ def test_a_job_that_fails_notes_why_and_drops_the_note_when_it_starts_again(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    write(load_params("params.yaml"), "results/params")
     argv = ["--run", "mjem", "--images", "none", "--manifest", "none.json", "--out", "results/mjem/quality.json"]
     argv += ["--features", str(made / "data/features.pt"), "--reference", str(made / "data/reference.npz")]
     assert quality.main(argv) == 1
