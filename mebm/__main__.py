@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.5)
         cure = f"did you mean `{near[0]}`?" if near else "`python -m mebm --help` lists them"
-        print(f"error: {shown(argv[0])} is no command; {cure}", file=sys.stderr)
+        print(f"error: {shown(argv[0])} is not a command; {cure}", file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog="python -m mebm", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

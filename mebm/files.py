@@ -93,7 +93,7 @@ class _Claim:
         if foreign:
             more = f" (nor {len(foreign) - 1} others)" if len(foreign) > 1 else ""
             raise DataError(
-                f"{self.folder / foreign[0]}: is there already, and `{self._job}` has not made it as it is now{more}; "
+                f"{self.folder / foreign[0]}: already exists, and `{self._job}` did not make it as it is now{more}; "
                 "move it away, or give another folder as --out"
             )
 
@@ -429,7 +429,7 @@ def refuse_links(paths: Iterable[str]) -> None:
         if Path(folder).is_symlink():
             raise DataError(
                 f"{folder}: is a link, and DVC records nothing that lies behind one; make it a folder (docs/runs.md, "
-                "Disks, says how to use another disk)"
+                "Disks, paths and homes, says how to use another disk)"
             )
 
 

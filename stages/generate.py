@@ -57,7 +57,7 @@ def work(args, settings: AnalysisSettings) -> None:
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
     if meter.shape != checkpoint.shape:
         of, made = ("x".join(map(str, shape)) for shape in (meter.shape, checkpoint.shape))
-        raise DataError(f"{args.reference}: is of images of {of} (CxHxW), but the run makes {made}; take its own")
+        raise DataError(f"{args.reference}: is of images of {of} (CxHxW), but the run makes {made}; use the run's own")
     train = checkpoint.train
     conditions = {
         "batch_size": wanted.batch_size,

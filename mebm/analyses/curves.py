@@ -39,7 +39,7 @@ def _read(path: str | Path, columns: tuple[str, ...], what: str) -> pd.DataFrame
     try:
         table = pd.read_csv(path)
     except (ValueError, OverflowError, RecursionError) as error:  # pandas' own, and text that is not UTF-8
-        raise DataError(f"{path}: is not a {what} (it is no table); {advice}") from error
+        raise DataError(f"{path}: is not a {what} (it is not a table); {advice}") from error
     if lacking := [name for name in columns if name not in table]:
         raise DataError(f"{path}: is not a {what} (it lacks the column {lacking[0]}); {advice}")
     if not len(table):

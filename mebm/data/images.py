@@ -67,7 +67,9 @@ class ImageSet:
 def check_labels(test: ImageSet, n_classes: int) -> None:
     """Raises DataError for held-out images whose labels are missing or beyond a classifier's classes."""
     if test.labels is None or test.n_classes > n_classes:
-        raise DataError(f"the held-out images' labels do not fit a classifier of {n_classes} classes; give its own set")
+        raise DataError(
+            f"the held-out images' labels do not fit a classifier of {n_classes} classes; give those of its data set"
+        )
 
 
 @contextmanager

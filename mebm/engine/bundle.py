@@ -38,7 +38,7 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
     too large to be checked, and where `out` is there and is no bundle.
     """
     if os.path.lexists(out) and not _is_bundle(out):
-        raise DataError(f"{out}: is there already and is no bundle of a suite; move it away, or give another --out")
+        raise DataError(f"{out}: already exists and is not a bundle of a suite; move it away, or give another --out")
     contents = {name: (root / name).read_bytes() for name in SOURCES if (root / name).is_file()}
     contents["dvc.lock"] = _lock_of(graph, root / "dvc.lock")
     for job in graph.jobs.values():
@@ -113,7 +113,7 @@ def verify(path: Path) -> tuple[int, list[str], list[str]]:
         recorded = {out: hash_ for stage in stages.values() for out, hash_ in _outputs(stage).items()}
         params = next(entry["md5"] for entry in stages["params"]["deps"] if entry["path"] == "params.yaml")
     except (KeyError, ValueError, TypeError, AttributeError, StopIteration, yaml.YAMLError) as error:
-        raise DataError(f"{path}: is no bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
+        raise DataError(f"{path}: is not a bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
     if outside := [name for name in (*listed, *recorded) if not _is_inside(name)]:
         raise DataError(f"{path}: names {outside[0]!r}, which lies outside the project; do not unpack it")
     for name in sorted({*listed, *contents}):
@@ -157,12 +157,12 @@ def _read(path: Path) -> dict[str, bytes]:
                         f"{path}: names {entry.orig_filename!r}, which lies outside the project; do not unpack it"
                     )
                 if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-                    raise DataError(f"{path}: {entry.filename} is no regular file, such as a link; do not unpack it")
+                    raise DataError(f"{path}: {entry.filename} is not a regular file, such as a link; do not unpack it")
             if (size := sum(entry.file_size for entry in archive.infolist())) > LARGEST:
                 raise DataError(f"{path}: would unpack to {size} bytes, more than the {LARGEST} that are read")
             return {name: archive.read(name) for name in names}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path}: is no readable bundle ({error}); get it again") from error
+        raise DataError(f"{path}: is not a readable bundle ({error}); get it again") from error
 
 
 def _is_inside(name: str) -> bool:

@@ -92,7 +92,7 @@ class _Module(NamedTuple):
         except (SyntaxError, ValueError, RecursionError) as error:
             reason = getattr(error, "msg", None) or error
             line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
-            raise DataError(f"{path}{line}: is not Python that can be read ({reason}); mend it first") from error
+            raise DataError(f"{path}{line}: is not valid Python ({reason}); correct it first") from error
         modules, words = [], set()
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
@@ -149,7 +149,9 @@ def _mentions(root: Path, path: str) -> tuple[str, ...]:
         parts = name.split(".")
         if parts[0] not in PACKAGES:
             if (root / f"{parts[0]}.py").is_file() or (root / parts[0] / "__init__.py").is_file():
-                raise DataError(f"{path}: imports {parts[0]}, whose edits nothing would see; move it into mebm/")
+                raise DataError(
+                    f"{path}: imports {parts[0]}, and an edit there would make nothing stale; move it into mebm/"
+                )
             continue
         stems = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
         files = [file for stem in stems for file in (f"{stem}.py", f"{stem}/__init__.py")]

@@ -61,7 +61,9 @@ class Graph:
         try:
             self._definitions = dict(yaml.load(text, Loader=BoundedLoader)["stages"])
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise ParamsError(f"{path}: is no pipeline ({one_line(error)}); restore it from version control") from error
+            raise ParamsError(
+                f"{path}: is not a pipeline ({one_line(error)}); restore it from version control"
+            ) from error
         self.stages: list[str] = []
         self._patterns: dict[str, list[str]] = {}
         self.jobs: dict[str, Job] = {}

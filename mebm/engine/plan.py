@@ -57,9 +57,9 @@ class Plan:
             lines.append(f"{', '.join(names[:SHOWN])}{more}: {reason}{end}")
         following = [address for address in self.follows if address in among and address not in self.own]
         if not lines and PARAMS_STAGE in self.own and PARAMS_STAGE in among and not among & set(self.follows):
-            lines.append("no result is stale; only `params` starts, which takes note of an edit")
+            lines.append("no result is stale; only `params` runs, to record an edit")
         if following and lines:
-            lines.append(f"{len(following)} more read what those make, and run if it comes out otherwise")
+            lines.append(f"{len(following)} more depend on these, and run if their inputs change")
         return "".join(f"{line}\n" for line in lines)
 
 

@@ -159,7 +159,7 @@ class Planned:
         plan = self._planned(self.forced) if self.forced else self._plan
         stale = (self.graph.jobs[address] for address in plan.stale)
         self._workflow.dag.forcefiles.update(out for job in stale for out in _products(job))
-        torn = "".join(f"note: {line}, and is mended before jobs start\n" for line in self._torn)
+        torn = "".join(f"note: {line}, and is repaired before jobs start\n" for line in self._torn)
         print(_about_the_cache() + torn + plan.text(self.graph.needed(settings.targets)), end="", file=sys.stderr)
         return plan
 
@@ -213,7 +213,7 @@ def _assignments(config: dict) -> list[str]:
     if (given := sum(word.startswith("set=") for word in sys.argv)) > 1:
         raise ParamsError(f"--config: set= is given {given} times, and only the last would count; use 'set=[A, B]'")
     if values is None or isinstance(values, dict):
-        raise ParamsError("--config set=: is no assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
+        raise ParamsError("--config set=: is not an assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
     return values if isinstance(values, list) else [values]
 
 

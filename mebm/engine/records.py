@@ -153,8 +153,8 @@ def recorded(params: Params, stage: str, name: str) -> Settings:
         raise DataError(f"{path}: {explained(error)}; make it again with `dvc repro params`") from error
     if read_text(path) != text(params, stage, name):
         raise ParamsError(
-            f"{params.path}, or code that {stage} runs, was changed after {path} was made from it, and the result "
-            "would be recorded with that; run `snakemake` or `dvc repro` again"
+            f"{params.path}, or code that {stage} runs, was changed after {path} was made from it, so the result "
+            "would be recorded under old values; run `snakemake` or `dvc repro` again"
         )
     return settings
 

@@ -186,13 +186,15 @@ def _resolve(root: Path, name: str) -> str:
     try:
         with Repo(str(root)) as repo:
             if isinstance(repo.scm, NoSCM):
-                raise DataError(f"{name}: this folder is no git repository, so it has no revisions; clone the project")
+                raise DataError(
+                    f"{name}: this folder is not a git repository, so it has no revisions; clone the project"
+                )
             if not name.strip():
                 raise RevError("no name")
             return repo.scm.resolve_commit(resolve_rev(repo.scm, name)).hexsha
     except (RevError, SCMError, AttributeError) as error:  # the last: a file or a tree, which git names the same way
         cure = "this clone is shallow, so `git fetch --unshallow` may bring it" if _is_shallow(root) else ""
         known = f"`git log`, `git tag` and `dvc exp list` show them; {WORKSPACE} is the state of the folder"
-        raise DataError(f"{name}: is no git revision, tag or DVC experiment here ({cure or known})") from error
+        raise DataError(f"{name}: is not a git revision, tag or DVC experiment here ({cure or known})") from error
     except DvcException as error:
         raise DataError(f"{root}: {error}; run in the project's folder") from error

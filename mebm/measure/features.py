@@ -92,5 +92,5 @@ def read_statistics(path: str | Path, network: FeatureNetwork) -> tuple[Tensor, 
         raise DataError(f"{path}: holds statistics of {list(arrays['mu'].shape)} features, expected {n}")
     mu, sigma = (torch.from_numpy(numbers(path, key, arrays[key], arrays[key].shape)) for key in ("mu", "sigma"))
     if not torch.allclose(sigma, sigma.T) or bool((sigma.diagonal() < 0).any()):
-        raise DataError(f"{path}: sigma is no covariance: it is not symmetric, or a variance is negative")
+        raise DataError(f"{path}: sigma is not a covariance matrix: it is not symmetric, or a variance is negative")
     return mu, sigma

@@ -285,7 +285,7 @@ def of_method(method: object) -> Iterator[str]:
     elif len(method) > 100 or not method.isprintable() or method != method.strip():
         yield f"method: is {shown(method)}, expected one line of at most 100 characters, without space around it"
     elif method.casefold() in (INITIAL, HELDOUT):
-        yield f"method: is {shown(method)}, the name of a row of every table that is no run's; use another"
+        yield f"method: is {shown(method)}, the name of another row of every table; use another"
 
 
 def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:

@@ -106,7 +106,7 @@ def load_params(path: str | Path) -> Params:
 def read_params(path: Path) -> str:
     """The text of a parameter file. Raises ParamsError where it cannot be read."""
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ParamsError(f"{path}: is no regular file, expected a parameter file")
+        raise ParamsError(f"{path}: is not a regular file, expected a parameter file")
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -23,7 +23,7 @@ def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_c
     record = read_torch(path, "checkpoint", "get it again")
     keys = {"model_state_dict", "replay_buffer"}
     if not isinstance(record, dict) or not keys <= set(record):
-        raise CheckpointError(f"{path}: lacks model_state_dict or replay_buffer; it is no checkpoint of the release")
+        raise CheckpointError(f"{path}: lacks model_state_dict or replay_buffer; not a checkpoint of the release")
     theirs = record["model_state_dict"]
     if not isinstance(theirs, dict) or not all(isinstance(key, str) for key in theirs):
         raise CheckpointError(

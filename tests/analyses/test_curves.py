@@ -224,7 +224,7 @@ def test_snapshots_of_another_run_are_refused(run, stage):
 
 def test_another_file_is_said_to_be_no_log(run):
     for text, reason in (
-        ("a: 1\nb: [2, 3]\nc, d, e\n", "it is no table"),
+        ("a: 1\nb: [2, 3]\nc, d, e\n", "it is not a table"),
         ("a,b\n1,2\n", "it lacks the column iteration"),
     ):
         (run / "other").write_text(text)

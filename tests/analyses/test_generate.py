@@ -299,7 +299,7 @@ def test_pictures_of_others_are_neither_removed_nor_replaced(run, tmp_path, caps
     for index in range(60):
         (folder / f"{index:05d}.png").write_text(f"holiday {index}")
     assert run("--png-images", 3) == 1
-    assert f"{folder / '00000.png'}: is there already" in error_line(capsys.readouterr().err)
+    assert f"{folder / '00000.png'}: already exists" in error_line(capsys.readouterr().err)
     assert [path.read_text() for path in sorted(folder.iterdir())] == [f"holiday {index}" for index in range(60)]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
     assert run("--png-images", 0) == 0

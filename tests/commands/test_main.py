@@ -41,7 +41,7 @@ def test_each_command_has_a_help_of_its_own(name, capsys):
 )
 def test_a_misspelt_command_is_told_the_nearest_one(word, cure, capsys):
     assert main([word]) == 2
-    assert capsys.readouterr().err == f"error: '{word}' is no command; {cure}\n"
+    assert capsys.readouterr().err == f"error: '{word}' is not a command; {cure}\n"
 
 
 @pytest.mark.parametrize("argv", [["mend", "x"], ["unite", "a", "b"], ["cost", "--run", "mjem"], []])

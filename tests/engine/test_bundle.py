@@ -118,11 +118,11 @@ OUTSIDE = ("../x", "results/../../x", "/etc/passwd", "C:/x", "..\\x", "a/./b", "
         ({"results/tables/demo.md": None}, True, "lacks results/tables/demo.md, which dvc.lock says was made"),
         ({"results/tables/fake.md": b"best"}, True, "holds results/tables/fake.md, which no job in dvc.lock made"),
         ({"results/tables/demo.md/x": b""}, True, "results/tables/demo.md is not what dvc.lock says was made"),
-        ({"SHA256SUMS": None}, False, "is no bundle of a suite"),
-        ({"dvc.lock": b"stages: {params: {outs: [{path: a, md5: 1}]}}"}, True, "is no bundle of a suite"),
-        ({"dvc.lock": b"["}, True, "is no bundle of a suite"),
-        ({"dvc.lock": b"[" * 100_000}, True, "is no bundle of a suite"),
-        ({"dvc.lock": b"\xff"}, True, "is no bundle of a suite"),
+        ({"SHA256SUMS": None}, False, "is not a bundle of a suite"),
+        ({"dvc.lock": b"stages: {params: {outs: [{path: a, md5: 1}]}}"}, True, "is not a bundle of a suite"),
+        ({"dvc.lock": b"["}, True, "is not a bundle of a suite"),
+        ({"dvc.lock": b"[" * 100_000}, True, "is not a bundle of a suite"),
+        ({"dvc.lock": b"\xff"}, True, "is not a bundle of a suite"),
         *(({name: b""}, True, f"names {name!r}, which lies outside the project") for name in OUTSIDE),
         ({"a\x1b[2J": b""}, True, "names 'a\\x1b[2J', which lies outside the project"),
         (
@@ -146,7 +146,7 @@ def test_a_link_in_a_bundle_is_refused(made, capsys):
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(entry, "/etc/passwd")
     assert main(["verify", str(made)]) == 1
-    message = "results/link is no regular file, such as a link; do not unpack it"
+    message = "results/link is not a regular file, such as a link; do not unpack it"
     assert capsys.readouterr().err == f"error: {made}: {message}\n"
 
 
@@ -172,7 +172,7 @@ def test_only_a_bundle_is_replaced_by_one(project, made, tmp_path, content):
             archive.writestr("chapter.txt", "one")
         content = path.read_bytes()
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"thesis\.zip: is there already and is no bundle"):
+    with pytest.raises(DataError, match=r"thesis\.zip: already exists and is not a bundle"):
         bundle(*project, {}, path)
     assert path.read_bytes() == content
 
@@ -180,7 +180,7 @@ def test_only_a_bundle_is_replaced_by_one(project, made, tmp_path, content):
 def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):
     made.write_bytes(made.read_bytes()[:200])
     assert main(["verify", str(made)]) == 1
-    assert "is no readable bundle" in capsys.readouterr().err
+    assert "is not a readable bundle" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "none.zip")]) == 1
     assert "no such file" in capsys.readouterr().err
 

@@ -49,7 +49,7 @@ def test_harmless_edits_start_only_the_job_that_reads_them(folder, kind):
     found = plan(folder)
     stale = found.stale
     assert stale[0] == PARAMS_STAGE
-    assert ("no result is stale; only `params` starts" in found.text(stale)) == (len(stale) == 1)
+    assert ("no result is stale; only `params` runs" in found.text(stale)) == (len(stale) == 1)
     expected = {"curves", "inventory", "report"} if "not reach" in kind else set()
     assert {address.split("@")[0] for address in stale[1:]} == expected
 
@@ -132,7 +132,7 @@ def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(fold
     said = found.text(found.stale)
     assert "train@mebm, train@mjem: train.lr 0.1 -> 0.05\n" in said
     assert "train@mebm, train@mjem: mebm/method/loss.py has changed\n" in said
-    assert "more read what those make" in said
+    assert "more depend on these" in said
     assert found.text(["dataset@digits"]) == ""
     forced = plan(folder, forced=["dataset@digits"])
     assert forced.own["dataset@digits"] == ["computed anew, as asked"]

@@ -333,7 +333,7 @@ def test_what_the_file_says_of_a_key_is_the_comment_behind_its_value(tmp_path):
         "plots: # of all\n  grid_rows: '#' # rows\n  grid_columns: [1, # one\n    2] # columns\n  x: 1\ny: 2 # y\n"
     )
     assert comments(path, "plots") == {"grid_rows": "rows", "grid_columns": "columns"}
-    assert comments(smoke.ROOT / "params.yaml", "calibration")["n_bins"] == "paper 20"
+    assert comments(smoke.ROOT / "params.yaml", "calibration")["n_bins"] == "bins of confidence; paper 20"
 
 
 def test_values_are_set_in_their_own_lines_only():
@@ -358,10 +358,10 @@ def test_values_are_set_in_their_own_lines_only():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("n_steps", "is no assignment"),
-        ("train.n_steps", "is no assignment"),
-        ("runs.mjem_mnist.train=1", "is no assignment"),
-        ("suite.name=x", "is no assignment"),
+        ("n_steps", "is not an assignment"),
+        ("train.n_steps", "is not an assignment"),
+        ("runs.mjem_mnist.train=1", "is not an assignment"),
+        ("suite.name=x", "is not an assignment"),
         ("train.n_step=1", "the section train has no line of the key 'n_step'"),
         ("ood.seed=[1", "'[1' is not a value"),
         ("ood.seed=x", "ood.seed: is 'x'"),

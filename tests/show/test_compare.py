@@ -215,7 +215,7 @@ def test_files_of_others_in_the_folder_stay(versions, tmp_path, monkeypatch, cap
     (tmp_path / "one.a.png").write_text("mine")
     assert main(["compare", "a", "b", "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {tmp_path / 'one.a.png'}: is there already")
+    assert error.startswith(f"error: {tmp_path / 'one.a.png'}: already exists")
     assert error.count("\n") == 1
     assert [(path.name, path.read_text()) for path in tmp_path.glob("*.*")] == [("one.a.png", "mine")]
 
@@ -223,11 +223,11 @@ def test_files_of_others_in_the_folder_stay(versions, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nowhere", "b"], "nowhere: is no git revision, tag or DVC experiment here"),
-        (["a", "nowhere"], "nowhere: is no git revision"),
-        (["a", ""], ": is no git revision"),
-        (["a:params.yaml", "b"], "a:params.yaml: is no git revision"),
-        (["a^{tree}", "b"], "a^{tree}: is no git revision"),
+        (["nowhere", "b"], "nowhere: is not a git revision, tag or DVC experiment here"),
+        (["a", "nowhere"], "nowhere: is not a git revision"),
+        (["a", ""], ": is not a git revision"),
+        (["a:params.yaml", "b"], "a:params.yaml: is not a git revision"),
+        (["a^{tree}", "b"], "a^{tree}: is not a git revision"),
         (["empty", "b"], "empty: holds no dvc.lock, so no results are recorded there"),
     ],
 )

@@ -265,7 +265,7 @@ def test_what_is_no_file_is_no_picture_and_nothing_waits(made, tmp_path, monkeyp
             file.truncate(2**40)
     else:
         path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "none")
-    with pytest.raises(DataError, match=rf"{path}: (is no regular file|has more than)"):
+    with pytest.raises(DataError, match=rf"{path}: (is not a regular file|has more than)"):
         made("image_folder", n_source=None, path=str(folder))
 
 
@@ -307,7 +307,7 @@ def test_members_of_an_archive_that_are_no_files(made, tmp_path, kind):
         info.type = kind
         info.linkname = info.name
         archive.addfile(info)
-    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: .*batches\.meta is no file"):
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: .*batches\.meta is not a file"):
         made("cifar10")
 
 

@@ -207,7 +207,7 @@ def data_uri(path: Path, content: bytes | None = None) -> str:
     Raises DataError for a type that browsers may not show.
     """
     if path.suffix not in TYPES:
-        raise DataError(f"{path}: is no picture of the types {', '.join(TYPES)}")
+        raise DataError(f"{path}: is not a picture of the types {', '.join(TYPES)}")
     content = require(path).read_bytes() if content is None else content
     return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
 

@@ -35,7 +35,7 @@ def tar_member(path: Path, name: str) -> bytes:
         with _Unpacked(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             info = archive.getmember(name)
             if not info.isreg():
-                raise DataError(f"{path}: {name} is no file; it is another archive")
+                raise DataError(f"{path}: {name} is not a file; it is another archive")
             return archive.extractfile(info).read()
     except KeyError as error:
         raise DataError(f"{path}: lacks {name}; it is another archive") from error

@@ -43,7 +43,7 @@ def _picture_files(paths: Iterable[Path]) -> list[Path]:
     found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.is_dir())
     for path in found:
         if not path.is_file():
-            raise DataError(f"{path}: is no regular file, so it is no picture; remove it")
+            raise DataError(f"{path}: is not a regular file, so it is not a picture; remove it")
         if path.stat().st_size > PICTURE_BYTES:
             raise DataError(
                 f"{path}: has more than the {PICTURE_BYTES} bytes that are read of a picture; make it smaller"
