@@ -407,6 +407,7 @@ def test_a_job_that_fails_notes_why_and_drops_the_note_when_it_starts_again(
     argv += ["--features", str(made / "data/features.pt"), "--reference", str(made / "data/reference.npz")]
     assert quality.main(argv) == 1
     assert failures.reason(("quality",), "mjem") == ""
+    write(load_params("params.yaml"), "results/params")
     monkeypatch.setenv("DVC_STAGE", "quality@mjem")
     assert quality.main(argv) == 1
     said = error_line(capsys.readouterr().err.splitlines()[-1]).removeprefix("error: ")
