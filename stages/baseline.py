@@ -51,7 +51,7 @@ def work(args, settings: BaselineSettings) -> None:
                 **record,
                 "seed": seed,
                 "source_sha256": sha256(source),
-                "versions": cli.versions(),
+                "versions": cli.packages(),
                 "provenance": cli.provenance(),
             },
         )

@@ -319,8 +319,8 @@ def _rank() -> str:
     return os.environ.get("RANK", "0")
 
 
-def versions() -> dict[str, str]:
-    """Versions that a metric depends on."""
+def packages() -> dict[str, str]:
+    """Versions of the packages that a metric depends on."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "numpy")}

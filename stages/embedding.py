@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import torch
 
-from mebm.analyses.embedding import SOURCES, intrusion, layout, mixing, scatter, separability, violins
+from mebm.analyses.embedding import GROUPS, intrusion, layout, mixing, scatter, separability, violins
 from mebm.data.images import load_images
 from mebm.errors import MetricError, ParamsError
 from mebm.figures.plots import figure, message
@@ -53,20 +53,20 @@ def work(args, settings: AnalysisSettings) -> None:
     images = {"data": train.images[picked], "buffer": chains[kept], "initial": draws}
     # Batches about equal: the statistics of a last one of few images would set these apart.
     batch_size = math.ceil(n / math.ceil(n / wanted.batch_size))
-    scores = {name: score(model, images[name], batch_size, bn_stats="batch") for name in SOURCES}
+    scores = {name: score(model, images[name], batch_size, bn_stats="batch") for name in GROUPS}
     for name, found in scores.items():
         if not bool(torch.isfinite(found.features).all() and torch.isfinite(found.energy).all()):
-            raise MetricError(f"energies or features of {SOURCES[name]} are not finite: the run has diverged")
-    data, buffer, _ = features = [scores[name].features.double().numpy() for name in SOURCES]
-    groups = np.arange(len(SOURCES)).repeat(n)
+            raise MetricError(f"energies or features of {GROUPS[name]} are not finite: the run has diverged")
+    data, buffer, _ = features = [scores[name].features.double().numpy() for name in GROUPS]
+    groups = np.arange(len(GROUPS)).repeat(n)
 
     record = {"status": "ok", "bn_stats": "batch", "batch_size": batch_size, "n_images": n, "n_neighbours": k}
     record |= {"perplexity": wanted.perplexity, "seed": seed}
     for name in ("checkpoint", "train", "gaussian"):
         uses = name != "gaussian" or checkpoint.train["init"] == "gaussian"
         record[f"{name}_sha256"] = sha256(getattr(args, name)) if uses else None
-    shares = mixing(np.concatenate(features), groups, list(SOURCES).index("buffer"), k)
-    record["sources"] = {f"buffer_near_{name}": float(share) for name, share in zip(SOURCES, shares, strict=True)}
+    shares = mixing(np.concatenate(features), groups, list(GROUPS).index("buffer"), k)
+    record["sources"] = {f"buffer_near_{name}": float(share) for name, share in zip(GROUPS, shares, strict=True)}
     record["sources"] |= separability(np.concatenate(features), groups, k)
     record["classes"], record["intrusion"] = {"status": "no labels"}, {"status": "no labels"}
     if train.labels is not None:
@@ -91,10 +91,10 @@ def work(args, settings: AnalysisSettings) -> None:
 
     folder = args.out / "figures"
     with figure(folder / "energies.svg", size=(6, 4)) as axes:
-        violins(axes, {title: scores[name].energy.numpy() for name, title in SOURCES.items()})
+        violins(axes, {title: scores[name].energy.numpy() for name, title in GROUPS.items()})
     with figure(folder / "sources.svg", size=(7, 5)) as axes:
-        scatter(axes, by_source, groups, list(SOURCES.values()))
-        found = ", ".join(f"{_percent(share)} {name}" for name, share in zip(SOURCES, shares, strict=True))
+        scatter(axes, by_source, groups, list(GROUPS.values()))
+        found = ", ".join(f"{_percent(share)} {name}" for name, share in zip(GROUPS, shares, strict=True))
         axes.set_title(f"t-SNE of features, by source\nnearest {k} of the buffer: {found}", fontsize=10)
     if by_class is None:
         message(folder / "classes.svg", "the data set has no labels")

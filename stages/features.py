@@ -31,7 +31,7 @@ def work(args, settings: FeaturesSettings) -> None:
     cli.log.info("%s: %s, %s", settings.name, network.title, said)
     save_network(args.out, network)
     record = {"network": wanted.network, **record, "features_sha256": sha256(args.out)}
-    write_json(args.metrics, {**record, "versions": cli.versions(), "provenance": cli.provenance()})
+    write_json(args.metrics, {**record, "versions": cli.packages(), "provenance": cli.provenance()})
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def work(args, settings: AnalysisSettings) -> None:
     own |= {"gaussian_sha256": sha256(args.gaussian) if train["init"] == "gaussian" else None}
     own |= {
         "samples_sha256": sha256(args.out / "samples.npz"),
-        "versions": cli.versions(),
+        "versions": cli.packages(),
         "provenance": cli.provenance(),
     }
     write_json(args.out / "metrics.json", own | record)

@@ -54,7 +54,7 @@ def work(args, settings: QualitySettings) -> None:
             "protocol": protocol,
             **conditions,
             **common,
-            "versions": cli.versions(),
+            "versions": cli.packages(),
             "provenance": cli.provenance(),
         }
         cli.log.info("%s, protocol %s: %s", settings.name, protocol, meter.headline(record))

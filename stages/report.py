@@ -18,7 +18,7 @@ from mebm.files import explained, read_json, read_yaml, write_text
 from mebm.settings.stages import ANALYSIS_STAGES, ReportSettings
 from mebm.settings.suite import load_params
 from mebm.show import tables
-from mebm.show.report.page import Analysis, Overview, Run, Source, read_table, render, shown
+from mebm.show.report.page import Analysis, JobPictures, Overview, Run, read_table, render, shown
 from mebm.show.rows import DASH
 from mebm.show.summaries import QUALITY, Measured, Spent, Summary, label
 from stages import cli
@@ -47,7 +47,7 @@ def work(args, settings: ReportSettings) -> None:
             runs=[page.run(name) for name in settings.runs],
             tables=[page.table(name, name) for name in settings.tables]
             + [page.table("start", f"start_{settings.name}")],
-            versions=_versions(),
+            versions=_packages(),
             hardware=_hardware(),
             address=f"report@{settings.name}",
         ),
@@ -141,8 +141,8 @@ class _Page:
         reason = failures.reason((stage,), run, self.args.state) or "not run"
         return Analysis(folder, self.args.out, address, self._cmd(address), parameters, reason)
 
-    def _source(self, folder: Path, address: str) -> Source:
-        return Source(folder, self.args.out, address, self._cmd(address))
+    def _source(self, folder: Path, address: str) -> JobPictures:
+        return JobPictures(folder, self.args.out, address, self._cmd(address))
 
     def _cmd(self, address: str) -> str:
         return self.jobs[address].cmd if address in self.jobs else ""
@@ -175,7 +175,7 @@ def _plain(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
-def _versions() -> list[tuple[str, str]]:
+def _packages() -> list[tuple[str, str]]:
     found = [("Python", platform.python_version())]
     for package in PACKAGES:
         try:

@@ -127,7 +127,7 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
             trained.restarts,
         )
         save_checkpoint(args.out / "checkpoint.pt", checkpoint)
-        write_json(args.out / "provenance.json", cli.provenance() | {"devices": compute.devices, **cli.versions()})
+        write_json(args.out / "provenance.json", cli.provenance() | {"devices": compute.devices, **cli.packages()})
         # What is left goes when the next stage starts: until then, no result is recorded anywhere.
         (store.folder / "finished").touch()
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from mebm.errors import MetricError
 
-SOURCES = {"data": "data", "buffer": "replay buffer", "initial": "initial distribution"}
+GROUPS = {"data": "data", "buffer": "replay buffer", "initial": "initial distribution"}
 LEGEND_CLASSES = 20  # more of them are named by their numbers in the picture
 
 

@@ -25,7 +25,7 @@ from mebm.errors import DataError
 from mebm.files import BoundedLoader, replacing
 
 KEPT = (".json", ".yaml", ".csv", ".md", ".tex", ".html", ".svg", ".png", ".webp")  # of what jobs made
-SOURCES = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
+COPIED = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
 ENVIRONMENT, SUMS = "environment.json", "SHA256SUMS"
 LARGEST = 2**30  # bytes of a bundle's files together, all of which are read
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in the bundle, so that its bytes depend on contents alone
@@ -39,7 +39,7 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
     """
     if os.path.lexists(out) and not _is_bundle(out):
         raise DataError(f"{out}: already exists and is not a bundle of a suite; move it away, or give another --out")
-    contents = {name: (root / name).read_bytes() for name in SOURCES if (root / name).is_file()}
+    contents = {name: (root / name).read_bytes() for name in COPIED if (root / name).is_file()}
     contents["dvc.lock"] = _lock_of(graph, root / "dvc.lock")
     for job in graph.jobs.values():
         for name in job.outs:

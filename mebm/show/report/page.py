@@ -59,7 +59,7 @@ class Table:
         return tuple(_is_numeric(column) for column in columns)
 
 
-class Source:
+class JobPictures:
     """The pictures that a job left in a folder. page: the file of the report; address, cmd: how to make them again."""
 
     def __init__(self, folder: Path, page: Path, address: str, cmd: str):
@@ -91,7 +91,7 @@ class Found(Record):
     final: dict[str, Any] = {}
 
 
-class Analysis(Source):
+class Analysis(JobPictures):
     """What an analysis found for a run: pictures, numbers and their conditions, or the reason why there are none."""
 
     def __init__(self, folder: Path, page: Path, address: str, cmd: str, parameters: set[str], reason: str):
@@ -137,7 +137,7 @@ class Run:
     method: str
     dataset: str
     differences: list[str]
-    sample: Source
+    sample: JobPictures
     analyses: dict[str, Analysis]
     trained: bool
     analysed: bool
