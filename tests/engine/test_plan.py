@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from edits import DECISIVE, HARMLESS, edit_text
-from engines import copy_project
-from recorded import record_as_done
 
 from mebm.engine import code, records
 from mebm.engine.graph import PARAMS_STAGE, Graph
@@ -16,14 +14,6 @@ from mebm.engine.hashes import Hashes, md5
 from mebm.engine.plan import Plan, make_plan
 from mebm.errors import DataError
 from mebm.settings.suite import load_params
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> Path:
-    """A project whose jobs are recorded as done."""
-    folder = copy_project(tmp_path_factory.mktemp("recorded") / "project")
-    record_as_done(folder)
-    return folder
 
 
 @pytest.fixture

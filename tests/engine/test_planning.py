@@ -8,19 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engines import copy_project, planned, run
-from recorded import record_as_done
+from engines import planned, run
 
 # What is kept to be faster next time, and what Snakemake itself keeps
 KEPT = (".snakemake", ".state/code.json", ".state/hashes.json", ".state/read.dvc.lock.json")
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> Path:
-    """A project whose jobs are recorded as done."""
-    folder = copy_project(tmp_path_factory.mktemp("recorded") / "project")
-    record_as_done(folder)
-    return folder
 
 
 @pytest.fixture
