@@ -140,12 +140,12 @@ def execute(
     or a failing disk.
     """
     args = arguments.parse_args(argv)
+    args.started = False
     try:
         loaded = load_params(args.params)
         args.record = partial(records.text, loaded, args.stage, args.name)
         in_pipeline = _is_job(args)
         if in_pipeline:
-            failures.forget(args.stage, args.name, args.state)
             engine.refuse_beside_snakemake()
             mend.keep_lock_file()
             settings = records.recorded(loaded, args.stage, args.name)
@@ -157,7 +157,9 @@ def execute(
             settings = _completed(args, settings, loaded)
         _check_outputs(args)
         open_log(args.logs / f"{args.stage}.{args.name}.log")
+        args.started = in_pipeline  # from here on, why it fails is why its result is missing
         if in_pipeline:
+            failures.forget(args.stage, args.name, args.state)
             _look_around(args, loaded)
         log.info("%s %s: start", args.stage, args.name)
         with _owned(args, makes(settings) if makes else () if hasattr(args, "inputs") else None):
@@ -310,7 +312,7 @@ def _note(args: argparse.Namespace, line: str) -> None:
         if isinstance(handler, logging.FileHandler):
             handler.stream.write(f"error: {line}\n")
             handler.flush()
-    if _is_job(args) and _rank() == "0":
+    if args.started and _rank() == "0":
         failures.note(args.stage, args.name, line, args.state)
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mebm.data.images import check_labels, load_images, save_images, unit_to_bytes
+from mebm.engine import code
 from mebm.engine.outputs import outputs_unlocked
 from mebm.errors import DataError, Diverged, ParamsError
 from mebm.files import read_json, replacing, sha256, write_json, write_text
@@ -90,6 +91,7 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
 
     inputs = {"train": sha256(args.train), "gaussian": sha256(args.gaussian)}
     inputs |= {"test": sha256(args.test)} if args.test else {}
+    inputs |= {"states": code.fingerprint(code.ROOT, "mebm/training/state.py")}  # how they are written and read
     # Where it is computed is no part of the key: on another device, or on more of them, the run goes on.
     store = StateStore(args.state / name / run_key(args.record(), inputs), cli.log.info)
     with store.locked() if first else nullcontext(), _asked_to_stop() as stop:

@@ -36,6 +36,23 @@ def copy(tmp_path) -> Path:
     return tmp_path
 
 
+def test_what_is_imported_exists():
+    """Also in scripts that tests hand to another Python; an environment may hold another copy of the packages."""
+    pattern = re.compile(r"(?:from|import) ((?:mebm|stages)(?:\.\w+)*)(?: import ([\w, ]+))?")
+    files = [path for folder in ("mebm", "stages", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    found = [(path, *match) for path in files for match in pattern.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) > 500
+    for path, module, names in found:
+        stem = ROOT / module.replace(".", "/")
+        if stem.is_dir() and names:
+            text = (stem / "__init__.py").read_text(encoding="utf-8")
+            for name in (word.split(" as ")[0].strip() for word in names.split(",")):
+                here = name in text or (stem / name).is_dir() or (stem / f"{name}.py").is_file()
+                assert here, (path.name, module, name)
+        else:
+            assert stem.is_dir() or stem.with_suffix(".py").is_file(), (path.name, module)
+
+
 def test_imports_go_one_way():
     status, said = lint(ROOT)
     assert status == 0, said

@@ -64,11 +64,19 @@ def read_mended(root: Path = Path(".")) -> tuple[dict[str, dict], list[str]]:
 
     Raises DataError for a lock file that a merge left.
     """
-    torn = [f"{RWLOCK} is torn"] if (root / RWLOCK).is_file() and _is_torn(root / RWLOCK) else []
+    torn = [f"{RWLOCK} is torn"] if _stays_torn(root / RWLOCK) else []
     if _is_whole(root / LOCK):
         return read_lock(root / LOCK), torn
     name, content = _copy(root)
     return parse(content, name) if content else {}, [f"{LOCK} is torn; planned with {name or 'no record'}", *torn]
+
+
+def _stays_torn(path: Path) -> bool:
+    """Whether half a record lies there, and is not just being written."""
+    if not path.is_file() or not _is_torn(path):
+        return False
+    time.sleep(0.2)
+    return path.is_file() and _is_torn(path)
 
 
 def _copy(root: Path) -> tuple[str, str]:

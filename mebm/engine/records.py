@@ -220,7 +220,7 @@ def _dump(record: dict) -> str:
     lines = []
     for key, value in sorted(record.items()):
         if isinstance(value, dict) and value:
-            lines += [f"{key}:", *(f"  {name}: {_flow(inner)}" for name, inner in sorted(value.items()))]
+            lines += [f"{key}:", *(f"  {_flow(name)}: {_flow(inner)}" for name, inner in sorted(value.items()))]
         else:
             lines.append(f"{key}: {_flow(value)}")
     return "".join(f"{line}\n" for line in lines)

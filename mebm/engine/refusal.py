@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from mebm import sources
 from mebm.engine.graph import Graph
 from mebm.engine.plan import Plan, make_plan
 from mebm.errors import ParamsError
@@ -108,4 +109,7 @@ def size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, in
         return tuple(record["shape"]), record["counts"]["train"], record["labels"] is not None
     wanted = settings.resolve("dataset", dataset).dataset
     known = checks.size(wanted)
-    return (known.channels, known.side, known.side), known.train, known.classes != 0
+    train, about = known.train, sources.about(wanted.source)
+    if train is not None and about.can_have_test and not about.counts:  # a folder, most of which have no test part
+        train -= wanted.n_test
+    return (known.channels, known.side, known.side), train, known.classes != 0

@@ -152,7 +152,7 @@ def _enough(key: str, batch_size: int, data: Size) -> Iterator[str]:
 
 
 def tile(side: int) -> int:
-    """Side of the blocks of the Gaussian: mebm.gaussian.block_size, without PyTorch, which takes seconds to import."""
+    """Side of the Gaussian's blocks: mebm.method.gaussian.block_size without PyTorch, whose import takes seconds."""
     return next(block for limit, block in ((63, 1), (99, 2), (256, 4), (512, 8), (1024, 16)) if side <= limit)
 
 
@@ -242,7 +242,7 @@ def of_devices(run: Run) -> Iterator[str]:
 
 
 def weights(train: Train, data: Size) -> int:
-    """Numbers that the network of `train` learns: mebm.energy.build_model, without building it."""
+    """Numbers that the network of `train` learns: mebm.method.energy.build_model, without building it."""
     n, inside = 9 * 16 * data.channels + 16, 16
     for stage in range(4 if data.side >= 64 else 3):
         out = 16 * 2**stage * train.width

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mebm.download import RemoteFile
 from mebm.errors import DataError
 from mebm.registry import Registry
-from mebm.sources.reading.download import RemoteFile
 
 if TYPE_CHECKING:
     import numpy as np

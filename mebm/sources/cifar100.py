@@ -1,8 +1,8 @@
 """CIFAR-100: 60,000 photographs of 32x32 pixels in 100 classes, of which the fine ones are taken."""
 
+from mebm.download import RemoteFile
 from mebm.sources import About, Parts, Wanted
 from mebm.sources.reading.cifar import LICENCE, RECIPE, read_cifar
-from mebm.sources.reading.download import RemoteFile
 
 ABOUT = About(
     recipe=RECIPE,

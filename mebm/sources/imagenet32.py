@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mebm.download import RemoteFile
 from mebm.errors import DataError
 from mebm.files import arrays_in, sha256
 from mebm.sources import About, Parts, Wanted
 from mebm.sources.reading.archives import open_zip, zip_member
 from mebm.sources.reading.arrays import labels_from, rows_to_images
-from mebm.sources.reading.download import RemoteFile, obtain_all
+from mebm.sources.reading.published import obtain_all
 from mebm.sources.reading.unpickle import load_batch
 
 if TYPE_CHECKING:

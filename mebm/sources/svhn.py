@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mebm.download import RemoteFile
 from mebm.errors import DataError
 from mebm.files import UNPACKED
 from mebm.sources import About, Parts, Wanted
 from mebm.sources.reading.arrays import labels_from
-from mebm.sources.reading.download import RemoteFile, obtain_all
+from mebm.sources.reading.published import obtain_all
 
 if TYPE_CHECKING:
     from mebm.sources import Chunk

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mebm.download import RemoteFile
 from mebm.errors import DataError
 from mebm.sources import About, Parts, Wanted
 from mebm.sources.reading.archives import open_zip, zip_member
-from mebm.sources.reading.download import RemoteFile, obtain_all
 from mebm.sources.reading.pictures import CHUNK, decode, stack
+from mebm.sources.reading.published import obtain_all
 
 if TYPE_CHECKING:
     from mebm.sources import Chunk

@@ -126,7 +126,8 @@ def step(run: Run) -> None:
 
     terms, x_neg = iterate(run.algorithm, train, run.model, run.optimiser, run.inputs, averaged)
     if parallel.world() > 1:  # all diverge where one does
-        terms["weight_grad_norm"] = torch.where(n_bad > 0, torch.inf, terms["weight_grad_norm"])
+        norm = terms.get("weight_grad_norm", torch.zeros((), device=run.device))
+        terms["weight_grad_norm"] = torch.where(n_bad > 0, torch.inf, norm)
 
     values, row = recorded(terms, run.device), {"iteration": run.iteration, "epoch": run.epoch, "lr": rate}
     run.log.add(values)

@@ -26,8 +26,8 @@ KEPT = 2
 def run_key(record: str, inputs: dict[str, str]) -> str:
     """Hash of everything that decides a run's numbers, and of what its states hold.
 
-    record: the job's parameters and fingerprints of its code, the module that makes states among them; inputs: hashes
-    of files, by name.
+    record: the job's parameters and fingerprints of its code; inputs: hashes of files by name, and the fingerprint of
+    this module.
     """
     said = json.dumps([record, inputs, torch.__version__], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]

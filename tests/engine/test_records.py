@@ -81,3 +81,18 @@ def test_a_record_of_other_values_or_code_is_refused(params, edit):
     path.write_text(text.replace(*edit))
     with pytest.raises(ParamsError, match=r"was changed after results/params/train\.mjem\.yaml was made from it"):
         records.recorded(params, "train", "mjem")
+
+
+def test_names_and_paths_that_mean_something_in_yaml_come_back_as_they_are(smoke_params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pictures: 2024 #1"
+    path.mkdir()
+    for entries in (smoke_params["suite"]["trained"], smoke_params["suite"]["analysed"]):
+        entries["no"] = entries.pop("mjem")
+    smoke_params["suite"]["datasets"]["on"] = {"dataset": {"source": "image_folder", "path": str(path)}}
+    Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
+    loaded = load_params("params.yaml")
+    records.write(loaded, records.RECORDS)
+    for stage, name in loaded.jobs():
+        assert records.recorded(loaded, stage, name) == loaded.resolve(stage, name), (stage, name)
+    assert list(yaml.safe_load(Path(records.RECORDS, "dataset.on.yaml").read_text())["inputs"]) == [str(path)]

@@ -19,9 +19,10 @@ import smoke
 from mebm import sources
 from mebm.data.images import load_images
 from mebm.data.prepare import prepare
+from mebm.download import RemoteFile
 from mebm.errors import DataError
 from mebm.files import sha256
-from mebm.sources.reading.download import RemoteFile, with_mirrors
+from mebm.sources.reading.published import with_mirrors
 from mebm.sources.reading.unpickle import load_batch
 
 TRAIN, TEST = archives.pictures(20), archives.pictures(10, seed=1)

@@ -16,7 +16,7 @@ from mebm.training import devices
 from mebm.training.devices import claim, visible_ids
 
 SCRIPT = (
-    "import os, sys; from mebm.devices import claim\n"
+    "import os, sys; from mebm.training.devices import claim\n"
     "free = claim('auto', lambda line: print(line, flush=True), poll=0.05)\n"
     "print(free, os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
     "sys.stdin.read()"

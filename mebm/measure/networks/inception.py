@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mebm.download import RemoteFile, obtain
 from mebm.errors import CheckpointError
 from mebm.files import check_state, read_torch, sha256
 from mebm.settings.schema import Features
-from mebm.sources.reading.download import RemoteFile, obtain
 
 DISTANCE = "fid"
 SCORE = "is_mean"

@@ -7,7 +7,7 @@ from mebm.errors import DataError
 from mebm.sources import About, Parts, Wanted
 from mebm.sources.reading.archives import tar_member
 from mebm.sources.reading.arrays import labels_from, rows_to_images
-from mebm.sources.reading.download import obtain_all
+from mebm.sources.reading.published import obtain_all
 from mebm.sources.reading.unpickle import load_batch
 
 if TYPE_CHECKING:

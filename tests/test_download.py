@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from mebm import download
+from mebm.download import RemoteFile, obtain
 from mebm.errors import DataError
-from mebm.sources.reading import download
-from mebm.sources.reading.download import RemoteFile, obtain
 
 CONTENT = bytes(range(256)) * 400
 CHECKSUM = f"md5:{hashlib.md5(CONTENT).hexdigest()}"

@@ -1,16 +1,12 @@
 """Published files on this machine: downloaded once and whole, or placed by hand, and verified every time."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from mebm.errors import DataError
-from mebm.files import digest, sha256
-
-if TYPE_CHECKING:
-    from mebm.sources import Wanted
+from mebm.files import digest
 
 TIMEOUT = 60  # seconds without a byte
 LARGEST = 2**33  # bytes of a download; the largest published file has 3.4 GB
@@ -30,21 +26,6 @@ class RemoteFile:
     def at(self, folder: str | Path) -> Path:
         """Where the file is looked for and kept."""
         return Path(folder) / self.name
-
-
-def with_mirrors(files: Iterable[RemoteFile], wanted: "Wanted") -> list[RemoteFile]:
-    """The files with the addresses and checksums that the settings give instead of the published ones."""
-    return [
-        replace(file, url=wanted.urls.get(file.name, file.url), checksum=wanted.checksums.get(file.name, file.checksum))
-        for file in files
-    ]
-
-
-def obtain_all(files: Iterable[RemoteFile], wanted: "Wanted") -> tuple[list[Path], dict[str, str], list[str]]:
-    """Paths of published files in `wanted.downloads`, their SHA-256 by name, and their addresses; see `obtain`."""
-    remote = with_mirrors(files, wanted)
-    paths = [obtain(file, wanted.downloads) for file in remote]
-    return paths, {path.name: sha256(path) for path in paths}, [file.url for file in remote]
 
 
 def obtain(file: RemoteFile, folder: str | Path) -> Path:
