@@ -5,7 +5,9 @@ on the CPU. A network with BatchNorm is two functions, and `bn_stats` says which
 normalises by running averages, "batch" by each batch's own statistics (docs/method.md, BatchNorm's statistics).
 """
 
+import os
 from collections.abc import Callable
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +86,15 @@ class TrainedRun:
     def accuracy(self, images: Images, labels: Images, bn_stats: str = "running", batch_size: int = 500) -> float:
         """Share of images whose most probable class is their label, in [0, 1]. labels: integers [N]."""
         logits = self.logits(images, bn_stats, batch_size)
-        labels = torch.as_tensor(labels)
-        if labels.shape != (len(logits),) or not len(logits) or labels.is_floating_point():
-            raise DataError(f"labels are {labels.dtype} {list(labels.shape)}, expected {len(logits)} integers")
+        if not len(logits):
+            raise DataError("there are no images, so there is no accuracy; give at least one")
+        labels = _tensor(
+            labels, "labels", expected := f"expected {len(logits)} integers from 0 to {self.n_classes - 1}"
+        )
+        if labels.shape != (len(logits),) or labels.is_floating_point():
+            raise DataError(f"labels are {labels.dtype} {list(labels.shape)}, {expected}")
+        if not bool(((labels >= 0) & (labels < self.n_classes)).all()):
+            raise DataError(f"labels run from {labels.min()} to {labels.max()}, {expected}")
         return accuracy_and_loss(logits, labels.cpu().long())[0]
 
     def sample(
@@ -109,8 +117,14 @@ class TrainedRun:
         initial distribution; None: those of the run's data set, found in the project that the run lies in. on_step:
         called after each step with its number. Raises Diverged for a gradient that is not finite.
         """
-        if count < 1 or steps < 0 or batch_size < 1:
-            raise ParamsError(f"{count} samples after {steps} steps in batches of {batch_size} were asked for")
+        _within("count", count, int, 1)
+        _within("steps", steps, int, 0)
+        _within("seed", seed, int, 0)
+        _within("batch_size", batch_size, int, 1)
+        if noise_std is not None:
+            _within("noise_std", noise_std, float, 0)
+        if grad_bound is not None:
+            _within("grad_bound", grad_bound, float, 1e-12)
         train = self._checkpoint.train
         uniform = train["init"] == "uniform"
         init = load_init(train["init"], "" if uniform else Path(gaussian or self._gaussian()), self.shape)
@@ -143,17 +157,13 @@ class TrainedRun:
         return run.parent.parent / "data" / runs[run.name].dataset / "gaussian.npz"
 
     def _score(self, images: Images, bn_stats: str, batch_size: int) -> Scores:
-        if batch_size < 1:
-            raise ParamsError(f"batch_size is {batch_size}, expected 1 or more")
+        _within("batch_size", batch_size, int, 1)
         return score(self.model, self._checked(images), batch_size, _known(bn_stats))
 
     def _checked(self, images: Images) -> Tensor:
         """Images as bytes, or as float32 in [-1, 1]. Raises DataError for any other ones."""
         expected = f"expected uint8, or floats in [-1, 1], [N, {', '.join(map(str, self.shape))}]"
-        try:
-            images = torch.as_tensor(images)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"images are {type(images).__name__}, {expected}") from error
+        images = _tensor(images, "images", expected)
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape:
             raise DataError(f"images are {list(images.shape)}, {expected}")
         if images.dtype == torch.uint8:
@@ -171,6 +181,8 @@ def load(path: str | Path, device: str = "auto") -> TrainedRun:
     device: "auto" is a GPU where there is one. Raises MebmError, in one line, for a path that holds no checkpoint, one
     that is damaged, and a device that is not there.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ParamsError(f"path is {shown(path)}, expected a run's folder or a checkpoint's path")
     path = Path(path)
     if path.is_dir():
         found = [inside for name in ("train/checkpoint.pt", "checkpoint.pt") if (inside := path / name).is_file()]
@@ -183,6 +195,23 @@ def load(path: str | Path, device: str = "auto") -> TrainedRun:
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
         raise ParamsError(f"device is {shown(device)}, which is not there; take cpu, or auto") from error
     return TrainedRun(path, load_checkpoint(path, device))
+
+
+def _within(name: str, value: object, kind: type, least: float) -> None:
+    if (
+        not isinstance(value, Integral if kind is int else Real)
+        or isinstance(value, bool)
+        or not least <= value < float("inf")
+    ):
+        expected = "an integer" if kind is int else "a number"
+        raise ParamsError(f"{name} is {shown(value)}, expected {expected}, at least {least:g}")
+
+
+def _tensor(values: object, name: str, expected: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} are {type(values).__name__}, {expected}") from error
 
 
 def _known(bn_stats: str) -> str:

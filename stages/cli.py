@@ -200,6 +200,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     """Raises ParamsError where a file to write is one that the command reads."""
     paths = {f"--{key}": path for key, path in vars(args).items() if isinstance(path, Path)}
     outputs = {flag: path for flag, path in paths.items() if flag in ("--out", "--metrics")}
+    if hasattr(args, "inputs") and args.out.is_file():
+        raise ParamsError(f"--out: {args.out} is a file, expected the folder to write")
     for flag, out in outputs.items():
         for other, path in paths.items():
             if other != flag and out.is_file() and path.exists() and out.samefile(path):

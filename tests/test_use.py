@@ -128,6 +128,14 @@ def test_mistakes_are_one_line_each(project, run, held_out, tmp_path):
     assert "images are list" in raised(lambda: run.energies(["a picture"]))
     assert "images are [8, 8]" in raised(lambda: run.energies(images[0, 0]))
     assert "'eval', expected running or batch" in raised(lambda: run.energies(images, bn_stats="eval"))
+    assert "labels run from 1 to 99, expected 3 integers from 0 to" in raised(
+        lambda: run.accuracy(images[:3], [1, 2, 99])
+    )
+    assert "there are no images" in raised(lambda: run.accuracy(images[:0], []))
+    for wrong in ({"count": "a"}, {"noise_std": -1}, {"seed": -1}, {"grad_bound": 0}, {"steps": 1.5}):
+        said = raised(lambda wrong=wrong: run.sample(**{"count": 1, "steps": 1} | wrong))
+        assert said.startswith(f"{next(iter(wrong))} is "), said
+    assert "path is None, expected a run's folder" in raised(lambda: mebm.load(None))
     assert "batch_size is 0" in raised(lambda: run.energies(images, batch_size=0))
     assert "expected 50 integers" in raised(lambda: run.accuracy(images, held_out.labels[:3]))
     unconditional = mebm.load(project / "results" / "mebm_mnist")

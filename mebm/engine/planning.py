@@ -22,7 +22,7 @@ from mebm.engine import locks, mend, records
 from mebm.engine.graph import PARAMS_STAGE, RECORDS, Graph, Job
 from mebm.engine.lockfile import cache_folder
 from mebm.engine.plan import Plan, make_plan
-from mebm.errors import MebmError, ParamsError, one_line
+from mebm.errors import MebmError, ParamsError, one_line, shown
 from mebm.files import refuse_links, write_text
 from mebm.settings.editing import override, with_values
 
@@ -213,7 +213,7 @@ def _assignments(config: dict) -> list[str]:
     if (given := sum(word.startswith("set=") for word in sys.argv)) > 1:
         raise ParamsError(f"--config: set= is given {given} times, and only the last would count; use 'set=[A, B]'")
     if values is None or isinstance(values, dict):
-        raise ParamsError("--config set=: is not an assignment, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
+        raise ParamsError(f"--config set=: is {shown(values)}, expected runs.NAME.SECTION.KEY=VALUE or a list of them")
     return values if isinstance(values, list) else [values]
 
 

@@ -62,7 +62,7 @@ def with_values(text: str, assignments: list[str]) -> str:
         in_runs = keys[0] == "runs" and len(keys) == 4
         if not sign or not (in_runs or (keys[0] in SECTIONS and len(keys) == 2)):
             raise ParamsError(
-                f"{shown(assignment)}: is not an assignment; expected SECTION.KEY=VALUE or "
+                f"{shown(assignment)}: cannot be set from a command line; expected SECTION.KEY=VALUE or "
                 "runs.NAME.SECTION.KEY=VALUE, such as runs.mjem_mnist.train.n_steps=10"
             )
         try:

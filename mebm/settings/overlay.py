@@ -146,18 +146,20 @@ class _Reader:
         for kind in ("defaults", "analysed", *MAPPINGS):
             if not isinstance(suite[kind], dict):
                 raise ParamsError(f"{kind}: is {found(suite[kind])}, expected a mapping")
+        if both := set(suite["trained"]) & set(suite["imported"]):
+            raise ParamsError(f"imported.{named(both.pop())}: a trained run has this name; use another")
         runs = {**suite["trained"], **suite["imported"]}
         for kind, entries in (("datasets", suite["datasets"]), ("trained", runs)):
             if not entries:
                 raise ParamsError(f"{kind}: is {found(entries)}, expected at least one entry")
         for key, run in suite["analysed"].items():
-            if runs.get(key) != run:
-                where = f"suite.analysed.{named(key)}"
+            where = f"suite.analysed.{named(key)}"
+            if key not in runs:
+                raise ParamsError(f"{where}: no run has this name; known: {listed(runs)}")
+            if runs[key] != run:
                 raise ParamsError(f"{where}: differs from runs.{named(key)}; refer to it by its anchor")
         if name in (*RESERVED, *runs):
             raise ParamsError(f"suite.name: is {name!r}, the name of a folder of results/; use another")
-        if both := set(suite["trained"]) & set(suite["imported"]):
-            raise ParamsError(f"imported.{named(both.pop())}: a trained run has this name; use another")
         _check_keys("defaults", suite["defaults"], set(SECTIONS))
 
     def _entries(self, kind: str) -> dict[str, Entry]:

@@ -108,6 +108,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     advice = "give another file, or train the run again"
     record = read_torch(path, "checkpoint", advice)
     if not isinstance(record, dict) or record.get("format") != FORMAT or set(record) != set(_Record.model_fields):
+        theirs = isinstance(record, dict) and "model_state_dict" in record and "format" not in record
+        advice = "one of the public release is imported, as docs/data.md says" if theirs else advice
         raise CheckpointError(f"{path}: is not a checkpoint of this project; {advice}")
     if type(record["version"]) is not int or record["version"] != VERSION:
         raise CheckpointError(f"{path}: has format version {str(record['version'])[:40]}, expected {VERSION}; {advice}")

@@ -95,7 +95,7 @@ def test_what_was_left_is_mended_before_the_first_job(folder):
     ("words", "message"),
     [
         (("--config", "sett=1"), "--config sett: unknown"),
-        (("--config", "set={a: 1}"), "--config set=: is not an assignment"),
+        (("--config", "set={a: 1}"), "--config set=: is {'a': '1'}, expected runs.NAME"),
         (("--config", "set=runs.mjem.train.n_steps=-1"), "params.yaml: runs.mjem.train.n_steps: is -1"),
     ],
 )
