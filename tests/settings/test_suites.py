@@ -34,7 +34,7 @@ def put(folder: Path, name: str) -> None:
 
 
 def test_the_page_holds_two_suites():
-    assert set(suites()) == {"flowers", "digits"}
+    assert set(suites()) == {"flowers", "numbers"}
 
 
 @pytest.mark.parametrize("name", suites())
