@@ -1,10 +1,12 @@
 """One exception per cause. Every message names the thing, what was found and what to do, on one short line."""
 
+import errno
 import re
 import reprlib
 from collections.abc import Iterable
 
 SHOWN = 60  # characters of a value in a message
+NO_MEMORY = "out of memory; lower the batch size or compute.eval_batch_size"
 
 
 def one_line(error: object) -> str:
@@ -94,3 +96,13 @@ def listed(names: Iterable[object], length: int = 200) -> str:
         fit += 1
     more = [f"and {len(parts) - fit} more"] if fit < len(parts) else []
     return ", ".join([*parts[:fit], *more]) or "none"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory was missing: for numbers, on a GPU, or for a library that an import was to load."""
+    texts = ("out of memory", "allocate memory", "failed to map segment from shared object")
+    return (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or any(text in str(error) for text in texts)
+    )

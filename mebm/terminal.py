@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from mebm.errors import DataError
+from mebm.errors import NO_MEMORY, DataError, lacks_memory
 from mebm.folders import own_folder
 
 _PLAIN = {"↓": "v", "↑": "^", "±": "+-", "–": "-", "−": "-", "×": "x", "…": "...", "∞": "inf", "\u202f": " "}
@@ -57,9 +57,12 @@ def _interrupt(number: int, _) -> None:
 
 
 def _uncaught(kind: type, error: BaseException, trace: object) -> None:
-    """Some packages make another error of what comes while they are imported."""
+    """Some packages make another error of what comes while they are imported, and a library may lack the memory."""
     if _came:
         os._exit(128 + _came)
+    if isinstance(error, Exception) and lacks_memory(error):
+        print(f"error: {NO_MEMORY}", file=sys.stderr)
+        os._exit(1)
     sys.__excepthook__(kind, error, trace)
 
 

@@ -1,7 +1,6 @@
 """What every stage's command line shares: arguments, log, progress, and errors that end in one line."""
 
 import argparse
-import errno
 import logging
 import os
 import platform
@@ -18,7 +17,7 @@ from mebm.engine import locks as engine
 from mebm.engine.graph import IMPORTED, Graph
 from mebm.engine.refusal import refuse_what_was_asked
 from mebm.engine.strays import remove_strays
-from mebm.errors import MebmError, ParamsError, Stopped, clipped, one_line
+from mebm.errors import NO_MEMORY, MebmError, ParamsError, Stopped, clipped, lacks_memory, one_line
 from mebm.files import owning, refuse_links
 from mebm.settings.editing import changed, comments
 from mebm.settings.schema import SECTIONS, Compute
@@ -176,8 +175,8 @@ def execute(
         _note(args, "interrupted")
         return stop.code
     except (MemoryError, OSError, RuntimeError, ImportError) as error:
-        if _lacks_memory(error):
-            return _fail(args, "out of memory; lower the batch size or compute.eval_batch_size", 1)
+        if lacks_memory(error):
+            return _fail(args, NO_MEMORY, 1)
         if not isinstance(error, OSError):
             raise
         return _fail(args, f"{clipped(str(error.filename or args.stage), 200)}: {error.strerror or error}", 1)
@@ -206,16 +205,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
         for other, path in paths.items():
             if other != flag and out.is_file() and path.exists() and out.samefile(path):
                 raise ParamsError(f"{flag}: {out} is also {other}, and would be overwritten; give another path")
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether memory was missing: for numbers, on a GPU, or for a library that an import was to load."""
-    texts = ("out of memory", "allocate memory", "failed to map segment from shared object")
-    return (
-        isinstance(error, MemoryError)
-        or getattr(error, "errno", None) == errno.ENOMEM
-        or any(text in str(error) for text in texts)
-    )
 
 
 def _look_around(args: argparse.Namespace, loaded: Params) -> None:

@@ -11,6 +11,7 @@ import smoke
 import yaml
 
 from mebm.commands import COMMANDS
+from mebm.errors import NO_MEMORY
 from mebm.terminal import plain
 
 # A package that stops the command which imports it, as a user may who presses Ctrl-C meanwhile.
@@ -127,3 +128,14 @@ def test_files_are_read_and_written_as_utf_8_whatever_the_locale_is():
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("kilobytes", [150_000, 400_000, 1_200_000])
+def test_memory_that_is_too_little_for_its_imports_ends_in_one_line(tmp_path, kilobytes):
+    script = 'ulimit -v "$1" && exec "$2" -m stages.sample --run a --checkpoint b --out c'
+    words = ["bash", "-c", script, "limited", str(kilobytes), sys.executable]
+    environment = {**os.environ, "PYTHONPATH": str(smoke.ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {NO_MEMORY}"
+    assert "Traceback" not in done.stderr
