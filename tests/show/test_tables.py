@@ -144,7 +144,7 @@ def test_formats_hold_every_cell(demo):
     assert r"2.00 $\pm$ 1.41" in latex
     assert r"accuracy \%" in latex
     for text in (markdown, latex):
-        assert "not FID and Inception score" in text
+        assert "neither FID nor Inception Score" in text
 
 
 def test_summary_takes_what_tables_need():

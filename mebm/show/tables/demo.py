@@ -5,8 +5,8 @@ from mebm.show.rows import DASH, Result, count, grouped, note, numbers, spread
 TITLE = "Quality and accuracy"
 CAPTION = (
     "fcd is the Frechet distance, classifier score the exponentiated mean divergence, both in the features of a small "
-    "classifier trained on the same training images. These are neither FID nor "
-    "Inception Score; compare them only within one data set. Runs show mean ± standard deviation over seeds where there are several."
+    "classifier trained on the same training images. These are neither FID nor Inception Score; compare them only "
+    "within one data set. Runs show mean ± standard deviation over seeds where there are several."
 )
 COLUMNS = ("data set", "method", "fcd ↓", "classifier score ↑", "accuracy %", "test loss", "images", "seeds")
 BASELINES = True
