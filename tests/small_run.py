@@ -87,3 +87,19 @@ class SmallRun:
         folder = self.folder / out
         found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".mebm.")]
         return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def refuses_on_a_full_disk(run: SmallRun, stage, digits, monkeypatch, capsys) -> None:
+    """A stage whose figure cannot be written leaves nothing, with held-out images and without."""
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    for name in ("figure", "message"):
+        monkeypatch.setattr(stage, name, full)
+    assert run.call(stage) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert run.files() == {}
+    run.write_images("test.npz", digits.images[:0], digits.labels[:0])
+    assert run.call(stage) == 1
+    assert run.files() == {}

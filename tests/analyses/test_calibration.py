@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss
-from small_run import SmallRun, classifier
+from small_run import SmallRun, classifier, refuses_on_a_full_disk
 
 from mebm.analyses.calibration import bins_of, expected_error, fit_temperature, reliability, scores
 from mebm.errors import MetricError
@@ -239,14 +239,4 @@ def test_stage_with_labels_that_do_not_fit(run, digits, wrong, capsys):
 
 
 def test_a_figure_that_fails_leaves_no_record(run, digits, monkeypatch, capsys):
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
-
-    for name in ("figure", "message"):
-        monkeypatch.setattr(calibration, name, full)
-    assert run.call(calibration) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert run.files() == {}
-    run.write_images("test.npz", digits.images[:0], digits.labels[:0])
-    assert run.call(calibration) == 1
-    assert run.files() == {}
+    refuses_on_a_full_disk(run, calibration, digits, monkeypatch, capsys)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_run import SmallRun, classifier, linear_model
+from small_run import SmallRun, classifier, linear_model, refuses_on_a_full_disk
 
 from mebm.analyses.robustness import UNITS, attack, direction, other_odds, project, survivors, unit_ball
 from mebm.data.images import bytes_to_unit
@@ -325,17 +325,7 @@ def test_stage_with_labels_that_do_not_fit(run, digits, capsys):
 
 
 def test_a_figure_that_fails_leaves_no_record(run, digits, monkeypatch, capsys):
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
-
-    for name in ("figure", "message"):
-        monkeypatch.setattr(robustness, name, full)
-    assert run.call(robustness) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert run.files() == {}
-    run.write_images("test.npz", digits.images[:0], digits.labels[:0])
-    assert run.call(robustness) == 1
-    assert run.files() == {}
+    refuses_on_a_full_disk(run, robustness, digits, monkeypatch, capsys)
 
 
 def test_paths_that_are_missing_or_empty_end_in_what_to_do(run, capsys, tmp_path, monkeypatch):
