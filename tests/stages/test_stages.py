@@ -498,7 +498,7 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     assert "| digits | initial distribution | fcd ↓ |" in (results / "tables" / "start_smoke.md").read_text()
     markdown = (results / "tables" / "demo.md").read_text()
     assert markdown.count("\n| digits |") == 4
-    assert "not FID" in markdown
+    assert "neither FID nor Inception Score" in markdown
     assert "M-JEM" in (results / "tables" / "demo.csv").read_text()
     assert r"\toprule" in (results / "tables" / "demo.tex").read_text()
     assert main(["show", "--params", str(made / "params.yaml"), "--results", str(results)]) == 0
