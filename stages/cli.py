@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mebm.engine import failures, mend, records
 from mebm.engine import locks as engine
-from mebm.engine.graph import IMPORTED, Graph
+from mebm.engine.graph import Graph, parts
 from mebm.engine.refusal import refuse_what_was_asked
 from mebm.engine.strays import remove_strays
 from mebm.errors import NO_MEMORY, MebmError, ParamsError, Stopped, clipped, lacks_memory, one_line
@@ -191,8 +191,7 @@ def _owned(args: argparse.Namespace, names: Iterable[str] | None) -> AbstractCon
 
 def _is_job(args: argparse.Namespace) -> bool:
     # in a folder below, DVC puts the path of dvc.yaml before it
-    rule, _, name = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
-    return (rule.removesuffix(IMPORTED), name) == (args.stage, args.name)
+    return parts(os.environ.get("DVC_STAGE", "").rpartition(":")[2]) == (args.stage, args.name)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 The report reads the folders of all runs. By these lists it becomes stale when something in them has changed (dvc.yaml).
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -24,16 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 def work(args, settings: RunSettings) -> None:
     if not args.folder.is_dir():
         raise DataError(f"{args.folder}: no such folder; run the jobs of {settings.name} first")
-    write_json(args.out, {path.relative_to(args.folder).as_posix(): sha256(path) for path in files(args.folder)})
-
-
-def files(folder: Path) -> list[Path]:
-    """All files in a folder, in order, without those that DVC ignores."""
-    ignored, found = Hashes().ignored, []
-    for here, inside, names in os.walk(folder):
-        inside[:] = [name for name in inside if not ignored(name)]
-        found += [Path(here, name) for name in names if not ignored(name)]
-    return sorted(found)
+    write_json(args.out, {name: sha256(args.folder / name) for name in Hashes().files(args.folder)})
 
 
 if __name__ == "__main__":

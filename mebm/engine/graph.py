@@ -33,6 +33,12 @@ class Job:
     outs: tuple[str, ...]
 
 
+def parts(address: str) -> tuple[str, str]:
+    """Stage and name of DVC's name for a job: ("sample", NAME) for sample@NAME and for sample_imported@NAME."""
+    rule, _, name = address.partition("@")
+    return rule.removesuffix(IMPORTED), name
+
+
 class Graph:
     """Jobs of the suite in use, from dvc.yaml and a checked parameter file.
 

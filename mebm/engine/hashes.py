@@ -49,17 +49,18 @@ class Hashes:
         try:
             if not (self._root / path).is_dir():
                 return self._file(path)
-            found = {}
-            for folder, folders, names in os.walk(self._root / path, followlinks=True):
-                folders[:] = [name for name in folders if not self.ignored(name)]
-                for name in names:
-                    if not self.ignored(name):
-                        file = Path(folder, name)
-                        relative = file.relative_to(self._root).as_posix()
-                        found[file.relative_to(self._root / path).as_posix()] = self._file(relative) or ""
-            return folder_md5(found)
+            hashes = {name: self._file(f"{path}/{name}") or "" for name in self.files(path)}
+            return folder_md5(hashes)
         except OSError as error:
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
+
+    def files(self, folder: str | Path) -> list[str]:
+        """Paths in a folder of all files below it, in order, without those that DVC leaves out."""
+        found = []
+        for here, inside, names in os.walk(self._root / folder, followlinks=True):
+            inside[:] = [name for name in inside if not self.ignored(name)]
+            found += [Path(here, name) for name in names if not self.ignored(name)]
+        return [path.relative_to(self._root / folder).as_posix() for path in sorted(found)]
 
     def save(self) -> None:
         """Keep what was computed. A folder that cannot be written costs only time."""

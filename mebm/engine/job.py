@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from mebm.engine import failures, mend
-from mebm.engine.graph import IMPORTED
+from mebm.engine.graph import parts
 from mebm.engine.hashes import Hashes
 from mebm.engine.lockfile import LOCK, hashes_in, read_lock
 from mebm.engine.locks import UNDER_SNAKEMAKE
@@ -57,8 +57,7 @@ def main(argv: list[str]) -> int:
         print(f"{addresses[0]}: {line}", file=sys.stderr)
     status = _reproduce(addresses[0], force)
     if not status:  # DVC may have brought the result back without running the command, which drops the note itself
-        stage, _, name = addresses[0].partition("@")
-        failures.forget(stage.removesuffix(IMPORTED), name)
+        failures.forget(*parts(addresses[0]))
     mend.keep_lock_file()
     return status
 

@@ -18,7 +18,7 @@ from statistics import mean, stdev, variance
 import yaml
 from scipy import stats
 
-from mebm.engine.graph import IMPORTED, RECORDS
+from mebm.engine.graph import RECORDS, parts
 from mebm.engine.versions import Version
 from mebm.errors import DataError
 from mebm.files import BoundedLoader
@@ -335,7 +335,7 @@ def _changes(a: Version, b: Version) -> list[Change]:
         for address in version.jobs:
             for path, made in version.code(address).items():
                 known[path].add(made)
-                readers[path].add(address.split("@")[0].removesuffix(IMPORTED))
+                readers[path].add(parts(address)[0])
         hashes.append(known)
     changes = []
     for path in sorted(readers):
