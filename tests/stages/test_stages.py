@@ -55,6 +55,7 @@ def made(tmp_path_factory) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
     data, run = folder / "data", folder / "results" / "mjem"
     common = ["--params", str(folder / "params.yaml"), "--logs", str(folder / "logs")]
+    common += ["--state", str(folder / "state")]  # another worker trains the same run
     archives = {name: str(data / f"{name}.npz") for name in ("train", "test", "gaussian", "reference")}
     net = ["--features", str(data / "features.pt")]
     checkpoint = ["--checkpoint", str(run / "train" / "checkpoint.pt")]
