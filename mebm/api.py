@@ -138,6 +138,7 @@ class TrainedRun:
             step_size=train["step_size"],
             noise_std=train["noise_std"] if noise_std is None else noise_std,
             grad_bound=grad_bound,
+            execution=train.get("execution", "auto"),
         )
         for step in range(steps):
             chains.step()

@@ -67,7 +67,9 @@ def work(args, settings: AnalysisSettings) -> None:
         "grad_bound": wanted.grad_bound,
     }
     init = load_init(train["init"], args.gaussian, checkpoint.shape)
-    chains = Chains(checkpoint.model, init, wanted.count, wanted.seed, **conditions)
+    chains = Chains(
+        checkpoint.model, init, wanted.count, wanted.seed, execution=train.get("execution", "auto"), **conditions
+    )
 
     columns, names = settings.plots.grid_columns, (meter.distance, meter.score)
     grids, rows, show = {}, [], cli.progress(f"generate {settings.name}")

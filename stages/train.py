@@ -129,7 +129,12 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
             trained.restarts,
         )
         save_checkpoint(args.out / "checkpoint.pt", checkpoint)
-        write_json(args.out / "provenance.json", cli.provenance() | {"devices": compute.devices, **cli.packages()})
+        where = cli.provenance() | {"devices": compute.devices, "execution": trained.execution, **cli.packages()}
+        write_json(args.out / "provenance.json", where)
+        if trained.preparation:
+            share = 100 * trained.preparation / (3600 * record.hours())
+            message = "%s: %s took %.0f s before its first iteration, %.1f %% of the run"
+            cli.log.info(message, name, trained.execution, trained.preparation, share)
         # What is left goes when the next stage starts: until then, no result is recorded anywhere.
         (store.folder / "finished").touch()
 
@@ -181,8 +186,12 @@ class _Record:
             with replacing(out / "snapshots" / path.name) as temporary:
                 shutil.copyfile(path, temporary)
         # In a file of its own: hours are never the same twice, unlike everything else that one machine makes.
-        spent = {"iterations": cost.iterations, "flops": cost.flops, "hours": self._seconds() / 3600}
+        spent = {"iterations": cost.iterations, "flops": cost.flops, "hours": self.hours()}
         write_json(out / "cost.json", spent)
+
+    def hours(self) -> float:
+        """Of the run so far, those before an interruption included."""
+        return self._seconds() / 3600
 
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._start

@@ -13,6 +13,7 @@ from mebm.method.energy import EnergyModel
 from mebm.method.gaussian import GaussianInit, UniformInit
 from mebm.method.sgld import sgld_step
 from mebm.seeds import generator_for
+from mebm.training.execution import launcher, way_of
 
 BLOCK = 100  # chains that share a generator: one for each would be slow on a GPU. Another number gives other samples.
 
@@ -22,7 +23,8 @@ class Chains:
 
     init: where chains start; bn_stats: statistics by which chains move, "batch" as in training, or "running", which
     makes chains independent of each other. step_size and noise_std are in pixel units of [-1, 1]; grad_bound bounds
-    the gradient elementwise, None not at all.
+    the gradient elementwise, None not at all. execution: that of the run's training; with a graph, on a GPU, a step of
+    a batch is one launch.
 
     Chain i depends on the seed and on i: starts and noise are drawn in blocks of fixed size, always whole. Batches
     are always full as well, by chains beyond `count` that are never shown: the statistics of a smaller last batch
@@ -43,6 +45,7 @@ class Chains:
         step_size: float,
         noise_std: float,
         grad_bound: float | None,
+        execution: str = "auto",
     ):
         self.model, self.count, self.bn_stats, self.taken = model, count, bn_stats, 0
         self._step = {"step_size": step_size, "noise_std": noise_std, "grad_bound": grad_bound}
@@ -54,6 +57,8 @@ class Chains:
         starts = (start.sample(BLOCK, generator_for(f"generated start {block}", seed)) for block in blocks)
         self.batches = [batch.to(device) for batch in islice(in_batches(starts, batch_size), n_batches)]
         self._noise = [generator_for(f"generated noise {block}", seed, device) for block in blocks]
+        # What a training on a GPU was told means nothing where the chains move on a CPU.
+        self._launch = launcher(self._moved, way_of(execution if device.type == "cuda" else "eager", device))
 
     def step(self) -> None:
         """One SGLD step of every chain. Raises Diverged where a gradient is not finite."""
@@ -63,9 +68,9 @@ class Chains:
         finite = []
         with self.model.frozen_weights(), statistics(self.model, self.bn_stats):
             for index, x in enumerate(self.batches):
-                self.batches[index], gradient = sgld_step(self.model.energy, x, **self._step, noise=next(noise, None))
-                # not of the new x: clipping hides an infinite gradient
-                finite.append(torch.isfinite(gradient).flatten(1).all(dim=1))
+                moved, is_finite = self._launch(x, next(noise, None))
+                self.batches[index] = moved.clone()  # the next batch overwrites what a graph returns
+                finite.append(is_finite.clone())
         self.taken += 1
         if not bool((finite := torch.cat(finite)).all()):  # the device is waited for once a step
             raise Diverged(
@@ -73,6 +78,11 @@ class Chains:
                 "of generation; bound them by generate.grad_bound, or look at the training's energies",
                 self.taken,
             )
+
+    def _moved(self, x: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A batch one step further, and which of its gradients are finite: not the chains, for clipping hides it."""
+        moved, gradient = sgld_step(self.model.energy, x, **self._step, noise=noise)
+        return moved, torch.isfinite(gradient).flatten(1).all(dim=1)
 
     def energies(self, bn_stats: str) -> Tensor:
         """E of each chain, [count], by these BatchNorm statistics, which need not be those of its steps."""

@@ -40,25 +40,41 @@ class BatchStream:
         return self._order[start : start + self.batch_size]
 
 
-def augment(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Reflect padding by `pad`, a random crop back to size, and a horizontal flip with chance 1/2.
+def random_crops(
+    n: int, height: int, width: int, pad: int, flip: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Rows [n, H] and columns [n, W] that a random crop and flip of each of n padded images takes, int64 on the CPU.
 
-    images: uint8 [B, C, H, W]; the result has the same shape and type. Every image gets its own offset and flip, all
-    in one gather. The random numbers come from a CPU generator, so no device is waited for. Raises DataError for a
-    padding that is not smaller than the image, which it mirrors.
+    A crop begins at any of the 2 pad + 1 rows and columns; flips have the chance 1/2. Raises DataError for a padding
+    that is not smaller than the image, which it mirrors.
     """
-    n, _, height, width = images.shape
     if pad >= min(height, width):
         raise DataError(f"augment_pad is {pad}, expected less than the {min(height, width)} pixels of the images")
-    if pad == 0 and not flip:
-        return images
     offsets = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
     flipped = (torch.rand(n, 1, generator=generator) < 0.5) & flip
     columns = torch.arange(width).expand(n, width)
     columns = torch.where(flipped, columns.flip(1), columns) + offsets[1]
-    rows = torch.arange(height) + offsets[0]
-    rows, columns = rows.to(images.device, non_blocking=True), columns.to(images.device, non_blocking=True)
+    return torch.arange(height) + offsets[0], columns
+
+
+def crop(images: Tensor, pad: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """The rows [n, H] and columns [n, W] of images (uint8 [n, C, H, W]) after reflect padding by `pad`.
+
+    All in one gather; the result has the same shape and type.
+    """
     if pad:  # reflect padding is not implemented for bytes
         images = F.pad(images.float(), (pad, pad, pad, pad), mode="reflect").to(images.dtype)
-    sample = torch.arange(n, device=images.device)[:, None, None]
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
     return images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def augment(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Reflect padding by `pad`, a random crop back to size, and a horizontal flip with chance 1/2, of each image.
+
+    images: uint8 [B, C, H, W]; the result has the same shape and type. Raises DataError as `random_crops`.
+    """
+    if pad == 0 and not flip:
+        return images
+    n, _, height, width = images.shape
+    rows, columns = random_crops(n, height, width, pad, flip, generator)
+    return crop(images, pad, rows.to(images.device), columns.to(images.device))

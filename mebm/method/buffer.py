@@ -1,6 +1,5 @@
 """The replay buffer: persistent chains in one tensor on the training device. It holds no model."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,29 +15,29 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self.images)
 
-    def draw(
-        self,
-        batch_size: int,
-        reinit_freq: float,
-        fresh: Callable[[int], Tensor],
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """Pick chains uniformly with replacement; each restarts with chance `reinit_freq`.
+    def pick(self, batch_size: int, reinit_freq: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Chains picked uniformly with replacement, each of which restarts with chance `reinit_freq`.
 
-        fresh: called with the number of restarts, returns that many draws of the initial distribution, [n, C, H, W].
-        generator: on the CPU, so that which chains restart is known without waiting for the device. Returns the
-        picked indices (int64 [B], on the CPU) and the start images [B, C, H, W], a copy.
+        generator: on the CPU, so that how many restart is known without waiting for the device. Returns indices
+        (int64 [B]) and which of them restart (bool [B]), on the CPU.
         """
         indices = torch.randint(len(self), (batch_size,), generator=generator)
-        restarts = (torch.rand(batch_size, generator=generator) < reinit_freq).nonzero().squeeze(1)
-        x_init = self.images[indices.to(self.images.device, non_blocking=True)]
-        if len(restarts):
-            x_init[restarts.to(x_init.device, non_blocking=True)] = fresh(len(restarts)).to(x_init.dtype)
-        return indices, x_init
+        return indices, torch.rand(batch_size, generator=generator) < reinit_freq
 
-    def write(self, indices: Tensor, x: Tensor) -> None:
-        """Put chains back at `indices` (int64 [B], on the CPU). Of an index that occurs twice the last wins."""
-        winners = {int(index): position for position, index in enumerate(indices)}
-        positions = torch.tensor(list(winners.values()))
-        device = self.images.device
-        self.images[indices[positions].to(device, non_blocking=True)] = x[positions.to(device, non_blocking=True)]
+    def starts(self, indices: Tensor, restarts: Tensor, fresh: Tensor) -> Tensor:
+        """Where chains start, a copy [B, C, H, W]: the chains at `indices`, or `fresh` [B, C, H, W] at restarts."""
+        return torch.where(restarts[:, None, None, None], fresh, self.images[indices])
+
+    def write(self, indices: Tensor, last: Tensor, x: Tensor) -> None:
+        """Put chains x [B, C, H, W] back at `indices`; of an index that was picked twice the last wins.
+
+        last: `last_of(indices)`. Equal indices get equal images, so that their order does not matter on any device.
+        """
+        self.images[indices] = x[last]
+
+
+def last_of(indices: Tensor) -> Tensor:
+    """For each of the indices (int64 [B], on the CPU) the last position that holds the same one, int64 [B]."""
+    numbers = indices.tolist()
+    positions = {number: position for position, number in enumerate(numbers)}
+    return torch.tensor([positions[number] for number in numbers])

@@ -1,24 +1,27 @@
-"""One iteration of training, as published: draw, sample, terms, update (docs/method.md, One iteration).
+"""One iteration of training, as published: choose, draw, sample, terms, update (docs/method.md, One iteration).
 
-The four parts stand below in this order, and `iterate` puts them together. An `Algorithm` names the four that a run
-takes; another objective or another step of the optimiser replaces one of them (mebm/method/algorithms/).
+The five parts stand below in this order, and `iterate` puts the last four together. What chance decides is chosen
+first, by itself, in tensors of fixed shapes: the rest is work for the device alone, the same from one iteration to the
+next, which a GPU can be handed in one launch (mebm/training/execution.py). An `Algorithm` names the five parts that a
+run takes; another objective or another step of the optimiser replaces one of them (mebm/method/algorithms/).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mebm.data.batches import augment
+from mebm.data.batches import crop, random_crops
 from mebm.data.images import ImageSet, bytes_to_unit
-from mebm.method.buffer import ReplayBuffer
+from mebm.method.buffer import ReplayBuffer, last_of
 from mebm.method.energy import EnergyModel
 from mebm.method.gaussian import GaussianInit, UniformInit
 from mebm.method.loss import classification_term, generative_terms
-from mebm.method.sgld import sgld
+from mebm.method.sgld import sgld, step_noise
 from mebm.settings.schema import Train
 
 Terms = dict[str, Tensor]  # by name; `loss` is what the update descends
@@ -41,14 +44,35 @@ class Inputs:
     generators: dict[str, torch.Generator]
 
 
+class Choices(NamedTuple):
+    """What chance decides in an iteration, on the model's device. None where the weight of its term is 0.
+
+    plain, labelled: indices of images, int64 [B] and [A]. chains: indices of chains, int64 [B]; last: for each of them
+    the last position that holds the same one, int64 [B]; restarts: which start anew, bool [B]; fresh: draws of the
+    initial distribution where they do and 0 elsewhere, [B, C, H, W]. noise: of SGLD's steps, [K, B, C, H, W], or None
+    without noise. rows, columns: those of the padded images that the labelled batch shows, int64 [A, H] and [A, W], or
+    None without augmentation.
+    """
+
+    plain: Tensor | None = None
+    chains: Tensor | None = None
+    last: Tensor | None = None
+    restarts: Tensor | None = None
+    fresh: Tensor | None = None
+    noise: Tensor | None = None
+    labelled: Tensor | None = None
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """Data x+ and chain starts [B, C, H, W] in [-1, 1], the chains' indices (int64 [B], on the CPU), and a labelled
-    batch, images [A, C, H, W] and labels [A]. None where the weight of the term is 0."""
+    """Data x+ and chain starts [B, C, H, W] in [-1, 1], SGLD's noise [K, B, C, H, W], and a labelled batch, images
+    [A, C, H, W] and labels [A]. None where the weight of the term is 0, noise also where there is none."""
 
     x_pos: Tensor | None = None
     x_init: Tensor | None = None
-    indices: Tensor | None = None
+    noise: Tensor | None = None
     labelled: tuple[Tensor, Tensor] | None = None
 
 
@@ -60,27 +84,53 @@ class Samples:
     grad_norm: Tensor
 
 
-def draw(train: Train, inputs: Inputs) -> Drawn:
-    """Data as they are, chains from the buffer or fresh ones, and labelled images with augmentation."""
-    x_pos = x_init = indices = labelled = None
+def choose(train: Train, inputs: Inputs) -> Choices:
+    """Images, chains, restarts, noise and crops, each by its own generator. Nothing here waits for the device."""
+    device, (_, height, width) = inputs.data.images.device, inputs.data.shape
+    made: dict[str, Tensor] = {}
     if train.px_weight:
-        x_pos = bytes_to_unit(inputs.data.images[inputs.plain()])
-        indices, x_init = inputs.buffer.draw(
-            len(x_pos),
-            train.reinit_freq,
-            lambda n: inputs.init.sample(n, inputs.generators["initial draws"]),
-            inputs.generators["chains"],
-        )
+        made["plain"] = inputs.plain()
+        indices, restarts = inputs.buffer.pick(len(made["plain"]), train.reinit_freq, inputs.generators["chains"])
+        made |= {"chains": indices, "last": last_of(indices), "restarts": restarts}
+        shape = (len(indices), *inputs.data.shape)
+        made["fresh"] = torch.zeros(shape, device=device)
+        if n := int(restarts.sum()):
+            draws = inputs.init.sample(n, inputs.generators["initial draws"])
+            made["fresh"][_sent(restarts.nonzero().squeeze(1), device)] = draws
+        if train.noise_std:
+            made["noise"] = step_noise(shape, train.n_steps, inputs.generators["sgld noise"])
     if train.pyx_weight:
-        picked, crop = inputs.labelled(), inputs.generators["augmentation"]
-        views = augment(inputs.data.images[picked], train.augment_pad, train.augment_flip, crop)
-        labelled = bytes_to_unit(views), inputs.data.labels[picked]
-    return Drawn(x_pos, x_init, indices, labelled)
+        made["labelled"] = inputs.labelled()
+        if train.augment_pad or train.augment_flip:
+            options = (height, width, train.augment_pad, train.augment_flip, inputs.generators["augmentation"])
+            made["rows"], made["columns"] = random_crops(len(made["labelled"]), *options)
+    return Choices(**{name: _sent(value, device) for name, value in made.items()})
 
 
-def sample(train: Train, model: EnergyModel, drawn: Drawn, noise: torch.Generator | None = None) -> Samples:
-    """K steps of SGLD from the chains' starts; `noise` is the generator of their noise."""
-    options = (train.n_steps, train.step_size, train.noise_std, train.grad_bound, noise)
+def _sent(value: Tensor, device: torch.device) -> Tensor:
+    """The same on `device`; from pinned memory, since a GPU's copies from other memory can wait for earlier work."""
+    if value.device == device or device.type != "cuda":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def draw(train: Train, inputs: Inputs, choices: Choices) -> Drawn:
+    """Data as they are, chains from the buffer or fresh ones, and labelled images with augmentation."""
+    x_pos = x_init = labelled = None
+    if train.px_weight:
+        x_pos = bytes_to_unit(inputs.data.images[choices.plain])
+        x_init = inputs.buffer.starts(choices.chains, choices.restarts, choices.fresh)
+    if train.pyx_weight:
+        views = inputs.data.images[choices.labelled]
+        if choices.rows is not None:
+            views = crop(views, train.augment_pad, choices.rows, choices.columns)
+        labelled = bytes_to_unit(views), inputs.data.labels[choices.labelled]
+    return Drawn(x_pos, x_init, choices.noise, labelled)
+
+
+def sample(train: Train, model: EnergyModel, drawn: Drawn) -> Samples:
+    """K steps of SGLD from the chains' starts."""
+    options = (train.n_steps, train.step_size, train.noise_std, train.grad_bound, drawn.noise)
     with model.frozen_weights(), autocast(train, model):
         return Samples(*sgld(model.energy, drawn.x_init, *options))
 
@@ -135,8 +185,9 @@ def update(
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The four parts of an iteration, by default the published ones."""
+    """The five parts of an iteration, by default the published ones."""
 
+    choose: Callable[..., Choices] = choose
     draw: Callable[..., Drawn] = draw
     sample: Callable[..., Samples] = sample
     terms: Callable[..., Terms] = terms
@@ -149,28 +200,29 @@ def iterate(
     model: EnergyModel,
     optimiser: torch.optim.Optimizer,
     inputs: Inputs,
+    choices: Choices,
     averaged: Callable[[Tensor], None] = lambda loss: None,
 ) -> tuple[Terms, Tensor | None]:
     """One iteration: changes the model, the optimiser and the buffer; returns the terms and the samples x-, if any.
 
     The learning rate is the optimiser's own. averaged: as in `update`; with one process there is nothing to average.
     """
-    drawn = algorithm.draw(train, inputs)
-    objective, samples = objective_of(algorithm, train, model, drawn, inputs.generators["sgld noise"])
+    drawn = algorithm.draw(train, inputs, choices)
+    objective, samples = objective_of(algorithm, train, model, drawn)
     with own_dropout(train, model, inputs.generators["dropout"]):
         found = algorithm.update(train, model, objective, optimiser, averaged)
     if drawn.x_init is None:
         return found, None
     x_neg = samples().x_neg
-    inputs.buffer.write(drawn.indices, x_neg)
+    inputs.buffer.write(choices.chains, choices.last, x_neg)
     return found, x_neg
 
 
 def objective_of(
-    algorithm: Algorithm, train: Train, model: EnergyModel, drawn: Drawn, noise: torch.Generator | None = None
+    algorithm: Algorithm, train: Train, model: EnergyModel, drawn: Drawn
 ) -> tuple[Callable[[], Terms], Callable[[], Samples]]:
     """The terms of what was drawn as a function of the model's weights, and the samples, made when first asked for."""
-    samples = cache(lambda: algorithm.sample(train, model, drawn, noise))
+    samples = cache(lambda: algorithm.sample(train, model, drawn))
     return lambda: algorithm.terms(train, model, drawn, samples), samples
 
 

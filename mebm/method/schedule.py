@@ -8,11 +8,17 @@ from mebm.settings.schema import Train
 
 
 def make_optimiser(model: EnergyModel, train: Train) -> torch.optim.Optimizer:
-    """SGD with momentum, or Adam(0.9, 0.999). A parameter without a gradient is left alone, weight decay included."""
+    """SGD with momentum, or Adam(0.9, 0.999). A parameter without a gradient is left alone, weight decay included.
+
+    On a GPU the rate is a tensor there: a CUDA graph reads it from its place, where a number would be kept as it was.
+    """
     options = {"weight_decay": train.weight_decay, "fused": True}
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    rate = torch.tensor(train.lr, device=device) if on_gpu else train.lr
     if train.optimiser == "adam":
-        return torch.optim.Adam(model.parameters(), train.lr, betas=(0.9, 0.999), **options)
-    return torch.optim.SGD(model.parameters(), train.lr, train.momentum, **options)
+        return torch.optim.Adam(model.parameters(), rate, betas=(0.9, 0.999), capturable=on_gpu, **options)
+    return torch.optim.SGD(model.parameters(), rate, train.momentum, **options)
 
 
 def lr_at(

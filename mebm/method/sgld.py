@@ -12,16 +12,15 @@ def sgld_step(
     step_size: float,
     noise_std: float,
     grad_bound: float | None,
-    generator: torch.Generator | None = None,
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """x <- clip(x - step_size * clip(dE/dx, -grad_bound, grad_bound) + noise_std * eps, -1, 1)  (docs/method.md, SGLD).
 
     energy: maps [B, C, H, W] to [B]; the gradient is of its sum over the batch. x in [-1, 1]. step_size and
     noise_std are in pixel units of that range and independent of each other. grad_bound None leaves gradients as
-    they are, as the release's evaluation sampler does; the result is clipped all the same. eps is drawn from the
-    generator, or is `noise`, of x's shape, where the caller has drawn it. Returns the new x, detached, and the
-    gradient before clipping. A gradient that is not finite reaches the result: the caller checks.
+    they are, as the release's evaluation sampler does; the result is clipped all the same. noise: eps, of x's shape,
+    standard normal, which noise_std > 0 needs. Returns the new x, detached, and the gradient before clipping. A
+    gradient that is not finite reaches the result: the caller checks.
     """
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(energy(x).sum(), x)
@@ -29,8 +28,6 @@ def sgld_step(
         step = gradient if grad_bound is None else gradient.clamp(-grad_bound, grad_bound)
         x = x.detach() - step_size * step
         if noise_std:
-            if noise is None:
-                noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             x += noise_std * noise
         return x.clamp_(-1, 1), gradient
 
@@ -42,14 +39,24 @@ def sgld(
     step_size: float,
     noise_std: float,
     grad_bound: float | None,
-    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """K = n_steps SGLD steps from x. Returns the samples and the mean gradient norm of the last step (0 for K = 0).
+
+    noise: eps of every step, [K, *x.shape], which noise_std > 0 needs.
 
     Whether BatchNorm uses batch or running statistics is the energy's affair; in training each step is a forward
     pass in training mode that updates the running averages.
     """
     gradient = torch.zeros_like(x)
-    for _ in range(n_steps):
-        x, gradient = sgld_step(energy, x, step_size, noise_std, grad_bound, generator)
+    for step in range(n_steps):
+        x, gradient = sgld_step(energy, x, step_size, noise_std, grad_bound, noise[step] if noise_std else None)
     return x.detach(), gradient.flatten(1).norm(dim=1).mean()
+
+
+def step_noise(shape: tuple[int, ...], n_steps: int, generator: torch.Generator) -> Tensor:
+    """Standard normal noise for `n_steps` steps of a batch of `shape`, [n_steps, *shape], on the generator's device."""
+    noise = torch.empty(n_steps, *shape, device=generator.device)
+    for eps in noise:
+        torch.randn(shape, generator=generator, out=eps)
+    return noise

@@ -164,7 +164,7 @@ class Train(Section):
     decay_epochs: Annotated[list[Epochs], Field(max_length=1000)]
     decay_factor: Factor
     precision: Literal["float32", "bf16"]
-    compile: bool
+    execution: Literal["auto", "eager", "compile", "graph", "graph+compile"]
     sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
     max_restarts: Annotated[int, Field(ge=0, le=100)]

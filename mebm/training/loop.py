@@ -1,10 +1,10 @@
 """The training loop: iterations of the published algorithm, looks at the run, saved states, stops and restarts."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mebm.data.images import ImageSet
 from mebm.errors import Diverged, MetricError, Stopped
@@ -13,19 +13,21 @@ from mebm.measure.evaluation import score
 from mebm.method.buffer import ReplayBuffer
 from mebm.method.energy import EnergyModel
 from mebm.method.gaussian import GaussianInit, UniformInit
-from mebm.method.iteration import iterate
 from mebm.method.schedule import lr_at
 from mebm.settings.schema import Train
 from mebm.training import parallel
-from mebm.training.records import Row, recorded
+from mebm.training.records import Row
 from mebm.training.run import Run
 from mebm.training.state import StateStore
-from mebm.training.watch import out_of_bounds, unusual
+from mebm.training.watch import unusual
 
 
 @dataclass
 class Trained:
-    """What a finished run leaves: the model (in training mode), its chains, its log, and how it came about."""
+    """What a finished run leaves: the model (in training mode), its chains, its log, and how it came about.
+
+    execution: the way that iterations were launched; preparation: seconds that compiling and recording them took.
+    """
 
     model: EnergyModel
     buffer: ReplayBuffer
@@ -33,6 +35,8 @@ class Trained:
     rows: list[Row]
     epochs: list[Row]
     restarts: int
+    execution: str
+    preparation: float
 
 
 def train_model(
@@ -66,6 +70,7 @@ def train_model(
     if state is not None:
         run.load(state)
         say(f"goes on from iteration {run.iteration} of {run.total}")
+    prepared = 0.0  # seconds of the first iteration, which compiles and records
     while True:
         try:
             if run.iteration == 0:
@@ -75,7 +80,11 @@ def train_model(
                     if states:
                         _save(states, run, stopped=True)
                     raise Stopped(f"stopped before iteration {run.iteration} of {run.total}, with its state saved")
+                started = time.monotonic()
                 step(run)
+                if not prepared:
+                    run.watch.finish()
+                    prepared = time.monotonic() - started
                 last = run.iteration == run.total
                 if run.rows and run.rows[-1]["iteration"] == run.iteration - 1:
                     on_log(run)
@@ -90,7 +99,7 @@ def train_model(
                     _save(states, run)
             if states:
                 states.wait()
-            return _finished(run)
+            return _finished(run, prepared)
         except Diverged as error:
             on_divergence(error, run)
             restarts = run.restarts
@@ -115,21 +124,9 @@ def step(run: Run) -> None:
     train = run.train
     schedule = {key: getattr(train, key) for key in ("lr", "warmup_iters", "decay_epochs", "decay_factor")}
     rate = train.restart_lr_factor**run.restarts * lr_at(run.iteration, run.epoch, **schedule)
-    for group in run.optimiser.param_groups:
-        group["lr"] = rate
-    n_bad = torch.zeros((), device=run.device)
-
-    def averaged(loss: Tensor) -> None:
-        """Gradients become their means over all processes, which also learn whether the loss of any is too large."""
-        if parallel.world() > 1:
-            n_bad.add_(parallel.average_gradients(list(run.model.parameters()), out_of_bounds(loss)))
-
-    terms, x_neg = iterate(run.algorithm, train, run.model, run.optimiser, run.inputs, averaged)
-    if parallel.world() > 1:  # all diverge where one does
-        norm = terms.get("weight_grad_norm", torch.zeros((), device=run.device))
-        terms["weight_grad_norm"] = torch.where(n_bad > 0, torch.inf, norm)
-
-    values, row = recorded(terms, run.device), {"iteration": run.iteration, "epoch": run.epoch, "lr": rate}
+    run.set_rate(rate)
+    values, x_neg = run.launch(*run.algorithm.choose(train, run.inputs))
+    row = {"iteration": run.iteration, "epoch": run.epoch, "lr": rate}
     run.log.add(values)
     run.watch.look(run.iteration, values, x_neg)
     run.iteration += 1
@@ -143,18 +140,20 @@ def evaluate(run: Run, test: ImageSet | None, batch_size: int) -> None:
     row = {"epoch": run.epoch, "iteration": run.iteration}
     if run.train.pyx_weight and test is not None and len(test):
         try:
-            logits = score(run.model, test.images, batch_size, bn_stats="running").logits
+            with torch.compiler.set_stance("force_eager"):  # what is compiled is for training's shapes
+                logits = score(run.model, test.images, batch_size, bn_stats="running").logits
             row["accuracy"], row["loss"] = accuracy_and_loss(logits, test.labels)
         except MetricError:  # not finite with running statistics: no figure, and training goes on
             pass
     run.log.epochs.append(row)
 
 
-def _finished(run: Run) -> Trained:
+def _finished(run: Run, prepared: float) -> Trained:
     """What the run leaves. Raises Diverged if its last iteration did."""
     run.watch.finish()
     buffer = ReplayBuffer(parallel.gathered(run.buffer.images)) if parallel.world() > 1 else run.buffer
-    return Trained(run.model, buffer, run.total, run.rows, run.log.epochs, run.restarts)
+    prepared = 0.0 if run.way == "eager" else prepared
+    return Trained(run.model, buffer, run.total, run.rows, run.log.epochs, run.restarts, run.way, prepared)
 
 
 def _save(states: StateStore, run: Run, stopped: bool = False) -> None:

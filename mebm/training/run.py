@@ -1,5 +1,6 @@
 """A training in progress: how it is built, and everything that its next iteration depends on, saved and restored."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from mebm.method.algorithms import algorithm
 from mebm.method.buffer import ReplayBuffer
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.method.gaussian import GaussianInit, UniformInit
-from mebm.method.iteration import Inputs
+from mebm.method.iteration import Choices, Inputs, iterate
 from mebm.method.schedule import iterations_per_epoch, make_optimiser
 from mebm.seeds import generator_for
 from mebm.settings.schema import Train
 from mebm.training import parallel
-from mebm.training.records import Log, Row
-from mebm.training.watch import Watch
+from mebm.training.execution import compile_network, launcher, way_of
+from mebm.training.records import Log, Row, recorded
+from mebm.training.watch import Watch, out_of_bounds
 
 CHAINS = ("initial draws", "sgld noise", "chains")  # purposes of the generators that a restart replaces
 
@@ -38,8 +40,12 @@ class Run:
         self.total = self.per_epoch * train.epochs
         self.iteration = 0  # the next one
         self.restarts = 0
+        self.way = way_of(train.execution, device)
         self.model = _model(train, data, device)
+        if "compile" in self.way:
+            compile_network(self.model.backbone)
         self.optimiser = make_optimiser(self.model, train)
+        self.launch = self._launcher()
         self.plain = BatchStream(len(data), train.batch_size, generator_for("plain batches", train.seed), device)
         self.labelled = BatchStream(
             len(data), train.label_batch_size, generator_for("labelled batches", train.seed), device
@@ -81,6 +87,44 @@ class Run:
         """Rows of log.csv so far."""
         return self.log.rows
 
+    def _launcher(self) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        return launcher(self.device_part, self.way, self._changes)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next iteration, in its fixed place where the optimiser has one."""
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def device_part(self, *choices: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the device does in an iteration, whose `Choices` are given one by one: work without a question to it.
+
+        Returns the numbers that are recorded, [8], and the samples x-, if any.
+        """
+        n_bad = torch.zeros((), device=self.device)
+
+        def averaged(loss: Tensor) -> None:
+            """Gradients become their means over all processes, which learn whether the loss of any is too large."""
+            if parallel.world() > 1:
+                n_bad.add_(parallel.average_gradients(list(self.model.parameters()), out_of_bounds(loss)))
+
+        parts = (self.algorithm, self.train, self.model, self.optimiser, self.inputs)
+        terms, x_neg = iterate(*parts, Choices(*choices), averaged)
+        if parallel.world() > 1:  # all diverge where one does
+            norm = terms.get("weight_grad_norm", torch.zeros((), device=self.device))
+            terms["weight_grad_norm"] = torch.where(n_bad > 0, torch.inf, norm)
+        return recorded(terms, self.device), x_neg
+
+    def _changes(self) -> dict[str, Tensor]:
+        """The tensors that an iteration changes, by name."""
+        found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, weight in self.model.named_parameters():
+            found |= {f"optimiser.{key}.{name}": value for key, value in self.optimiser.state[weight].items()}
+        found["buffer"] = self.buffer.images
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
     def state(self) -> dict[str, Any]:
         """Everything that the next iteration depends on, as plain values and tensors on the CPU, of all ranks.
 
@@ -112,7 +156,11 @@ class Run:
         """
         self.iteration, self.restarts = state["iteration"], state["restarts"]
         self.model.load_state_dict(state["model"])
+        rates = [group["lr"] for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate  # a place of its own on a GPU; every iteration sets it
+        self.launch = self._launcher()  # a recording holds the places of the optimiser's tensors before
         self.buffer.images.copy_(parallel.shard_of(state["buffer"]))
         self.plain.load(state["streams"]["plain"])
         self.labelled.load(state["streams"]["labelled"])
@@ -146,8 +194,6 @@ def _model(train: Train, data: ImageSet, device: torch.device) -> EnergyModel:
     model.to(device).train()
     if train.sync_batchnorm and parallel.world() > 1 and device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if train.compile:
-        model.backbone.compile()
     return model
 
 

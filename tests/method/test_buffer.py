@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mebm.method.buffer import ReplayBuffer
+from mebm.method.buffer import ReplayBuffer, last_of
 
 
 @pytest.fixture
@@ -11,12 +11,14 @@ def buffer() -> ReplayBuffer:
     return ReplayBuffer(torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 2, 2).clone() / 10)
 
 
-def fresh(n):
-    return torch.full((n, 1, 2, 2), -1.0)
-
-
 def draw(buffer, reinit_freq, batch_size=200):
-    return buffer.draw(batch_size, reinit_freq, fresh, torch.Generator().manual_seed(0))
+    indices, restarts = buffer.pick(batch_size, reinit_freq, torch.Generator().manual_seed(0))
+    return indices, buffer.starts(indices, restarts, torch.full((batch_size, 1, 2, 2), -1.0))
+
+
+def write(buffer, indices: list[int], x):
+    indices = torch.tensor(indices)
+    buffer.write(indices, last_of(indices), x)
 
 
 def test_without_restarts_chains_go_on(buffer):
@@ -44,7 +46,7 @@ def test_a_draw_is_a_copy(buffer):
 
 def test_only_drawn_slots_change(buffer):
     before = buffer.images.clone()
-    buffer.write(torch.tensor([2, 5]), torch.full((2, 1, 2, 2), 0.5))
+    write(buffer, [2, 5], torch.full((2, 1, 2, 2), 0.5))
     changed = (buffer.images != before).flatten(1).any(1)
     assert changed.nonzero().squeeze(1).tolist() == [2] + ([5] if before[5, 0, 0, 0] != 0.5 else [])
     assert bool((buffer.images[[2, 5]] == 0.5).all())
@@ -52,6 +54,6 @@ def test_only_drawn_slots_change(buffer):
 
 def test_of_an_index_drawn_twice_the_last_wins(buffer):
     x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 2)
-    buffer.write(torch.tensor([3, 7, 3, 3]), x)
+    write(buffer, [3, 7, 3, 3], x)
     assert float(buffer.images[3, 0, 0, 0]) == 3
     assert float(buffer.images[7, 0, 0, 0]) == 1

@@ -73,17 +73,22 @@ def model_of(digits):
     return build_model(digits.shape, 10, depth=10, width=1).train()
 
 
-def one_iteration(digits, algorithm: Algorithm, train, **more):
+def one_iteration(digits, algorithm: Algorithm, train):
     model, inputs = model_of(digits), inputs_of(digits)
-    terms, x_neg = iterate(algorithm, train, model, make_optimiser(model, train), inputs, **more)
+    terms, x_neg = iterated(algorithm, train, model, inputs)
     return model, inputs, terms, x_neg
+
+
+def iterated(algorithm: Algorithm, train, model, inputs: Inputs, *more):
+    choices = algorithm.choose(train, inputs)
+    return iterate(algorithm, train, model, make_optimiser(model, train), inputs, choices, *more)
 
 
 def test_zero_weights_skip_their_forward_passes(digits):
     model, passes = model_of(digits), []
     model.backbone.register_forward_hook(lambda *_: passes.append(1))
     x, labels = torch.zeros(4, *digits.shape), torch.zeros(4, dtype=torch.long)
-    drawn = Drawn(x, x, torch.arange(4), (x, labels))
+    drawn = Drawn(x, x, labelled=(x, labels))
     terms = objective_of(Algorithm(), settings(px_weight=0.0), model, drawn)[0]()
     assert len(passes) == 1
     assert torch.equal(terms["loss"], terms["cross_entropy"])
@@ -103,7 +108,7 @@ def test_passes_run_in_the_published_order(digits):
     model.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
     drawn = []
     algorithm = Algorithm(draw=lambda *args: drawn.append(Algorithm().draw(*args)) or drawn[0])
-    _, x_neg = iterate(algorithm, train, model, make_optimiser(model, train), inputs)
+    _, x_neg = iterated(algorithm, train, model, inputs)
     expected = {0: drawn[0].x_pos, 1: drawn[0].x_init, 3: x_neg, 4: drawn[0].labelled[0]}
     assert len(seen) == 5
     for position, x in expected.items():
@@ -113,12 +118,12 @@ def test_passes_run_in_the_published_order(digits):
 def test_samples_go_back_to_the_chains_that_were_picked(digits):
     train = settings(reinit_freq=0.0)
     before = inputs_of(digits).buffer.images
-    drawn = []
-    algorithm = Algorithm(draw=lambda *args: drawn.append(Algorithm().draw(*args)) or drawn[0])
+    chosen = []
+    algorithm = Algorithm(choose=lambda *args: chosen.append(Algorithm().choose(*args)) or chosen[0])
     _, inputs, _, x_neg = one_iteration(digits, algorithm, train)
-    picked = set(drawn[0].indices.tolist())
-    assert 0 < len(picked) < len(before)
-    last = {int(index): x for index, x in zip(drawn[0].indices, x_neg, strict=True)}
+    picked = chosen[0].chains.tolist()
+    assert 0 < len(set(picked)) < len(before)
+    last = dict(zip(picked, x_neg, strict=True))
     for index, image in enumerate(inputs.buffer.images):
         assert torch.equal(image, last.get(index, before[index])), index
 
@@ -126,9 +131,9 @@ def test_samples_go_back_to_the_chains_that_were_picked(digits):
 def test_another_sampler_and_other_terms_take_their_places(digits):
     published = Algorithm()
 
-    def twice(train, model, drawn, noise):
-        first = published.sample(train, model, drawn, noise)
-        return published.sample(train, model, replace(drawn, x_init=first.x_neg), noise)
+    def twice(train, model, drawn):
+        first = published.sample(train, model, drawn)
+        return published.sample(train, model, replace(drawn, x_init=first.x_neg))
 
     def only_gap(train, model, drawn, samples):
         found = published.terms(train, model, drawn, samples)
@@ -156,8 +161,7 @@ def test_a_second_gradient_takes_no_second_sampling(digits, sharpness_aware):
     model, train, inputs = model_of(digits), settings(n_steps=3), inputs_of(digits)
     model.backbone.register_forward_hook(lambda *_: passes.append(1))
     losses = []
-    optimiser = make_optimiser(model, train)
-    terms, x_neg = iterate(algorithm, train, model, optimiser, inputs, lambda loss: losses.append(loss.detach()))
+    terms, x_neg = iterated(algorithm, train, model, inputs, lambda loss: losses.append(loss.detach()))
     assert len(passes) == 3 + 3 + 3  # data, samples and labelled, the steps once, and all three again
     assert losses[1] > losses[0]  # uphill, on the same batch and samples
     assert torch.equal(losses[0], terms["loss"])
@@ -179,7 +183,7 @@ def test_gradients_are_averaged_before_they_are_used(digits):
             p.grad = None if p.grad is None else torch.zeros_like(p.grad)
 
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    terms, _ = iterate(Algorithm(), train, model, make_optimiser(model, train), inputs, dropped)
+    terms, _ = iterated(Algorithm(), train, model, inputs, dropped)
     assert float(terms["weight_grad_norm"]) == 0
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
@@ -195,7 +199,7 @@ def test_dropout_depends_on_its_own_generator_alone(digits):
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
-        iterate(Algorithm(), train, model, make_optimiser(model, train), inputs)
+        iterated(Algorithm(), train, model, inputs)
         assert torch.equal(torch.rand(3), expected)  # the global generator is left alone
         return model.energy_head.weight.detach()
 

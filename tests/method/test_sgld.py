@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mebm.method.sgld import sgld, sgld_step
+from mebm.method.sgld import sgld, sgld_step, step_noise
 
 
 def quadratic(x):
@@ -16,7 +16,7 @@ def test_finds_the_mean_and_variance_of_a_gaussian():
     generator = torch.Generator().manual_seed(0)
     x = torch.zeros(500, 1, 4, 4)
     step = 5e-4
-    x, _ = sgld(quadratic, x, 200, step, (2 * step) ** 0.5, None, generator)
+    x, _ = sgld(quadratic, x, 200, step, (2 * step) ** 0.5, None, step_noise(x.shape, 200, generator))
     assert float(x.mean()) == pytest.approx(0.1, abs=0.005)
     assert float(x.std()) == pytest.approx(0.1, rel=0.05)
 
@@ -43,7 +43,7 @@ def test_the_bound_bounds_each_element():
 
 def test_samples_stay_in_range_and_carry_no_gradient():
     x = torch.rand(2, 1, 4, 4) * 2 - 1
-    moved, _ = sgld(quadratic, x, 3, 50.0, 5.0, None, torch.Generator().manual_seed(0))
+    moved, _ = sgld(quadratic, x, 3, 50.0, 5.0, None, step_noise(x.shape, 3, torch.Generator()))
     assert float(moved.abs().max()) <= 1
     assert not moved.requires_grad
 
@@ -51,14 +51,15 @@ def test_samples_stay_in_range_and_carry_no_gradient():
 def test_the_start_is_left_alone():
     x = torch.rand(2, 1, 4, 4)
     before = x.clone()
-    sgld(quadratic, x, 2, 0.1, 0.1, 1.0, torch.Generator().manual_seed(0))
+    sgld(quadratic, x, 2, 0.1, 0.1, 1.0, step_noise(x.shape, 2, torch.Generator()))
     assert torch.equal(x, before)
     assert not x.requires_grad
 
 
-def test_noise_that_the_caller_has_drawn():
-    x = torch.zeros(3, 1, 4, 4)
-    drawn, _ = sgld_step(quadratic, x, 1e-3, 0.1, None, torch.Generator().manual_seed(5))
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
-    given, _ = sgld_step(quadratic, x, 1e-3, 0.1, None, noise=noise)
-    assert torch.equal(given, drawn)
+def test_every_step_adds_noise_of_its_own():
+    x, noise = torch.zeros(3, 1, 4, 4), step_noise((3, 1, 4, 4), 2, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    for eps in noise:
+        assert torch.equal(eps, torch.randn(x.shape, generator=generator))
+    moved, _ = sgld(lambda x: x.flatten(1).sum(1) * 0, x, 2, 1.0, 0.1, None, noise)
+    assert torch.allclose(moved, 0.1 * (noise[0] + noise[1]))

@@ -45,7 +45,7 @@ def set_value(base: dict, keys: str, value: object) -> dict:
         ("quality.score_splits", 1000, "quality.score_splits: is 1000, expected at most 100 (baseline.n_images)"),
         ("train.n_steps", 1.5, "train.n_steps: is 1.5"),
         ("train.n_steps", "5", "train.n_steps: is '5'"),
-        ("train.compile", 1, "train.compile: is 1"),
+        ("train.execution", "fast", "train.execution: is 'fast'"),
         ("train.lr", float("nan"), "train.lr: is nan"),
         ("train.lr", 0.0, "train.lr: is 0.0"),
         ("train.norm", "group", "train.norm: is 'group'"),

@@ -113,7 +113,7 @@ def test_compiled_training_agrees_with_eager(digits, init):
     Chains amplify rounding differences, so agreement cannot stay at rounding level.
     """
     _, eager = train(digits, init, pyx_weight=1.0, log_every=1)
-    _, compiled = train(digits, init, pyx_weight=1.0, log_every=1, compile=True)
+    _, compiled = train(digits, init, pyx_weight=1.0, log_every=1, execution="compile")
     for a, b in zip(eager, compiled, strict=True):
         tolerance = 1e-5 if a["iteration"] < 3 else 1e-2
         assert b["loss"] == pytest.approx(a["loss"], rel=tolerance), a["iteration"]
