@@ -1,188 +1,180 @@
-"""Our training iteration against the plain one, alternately in one process, on the same images.
+"""Training iterations as `stages.train` runs them, back to back, beside the plain iteration, in one process.
 
-    python benchmarks/train_step.py [--networks 10-2 28-2] [--steps 1 5 10] [--rounds N] [--threads N] [--compile]
+    python benchmarks/train_step.py [--networks 28-10] [--steps 5] [--size 32] [--rounds N] [--minutes M] [--kernels]
 
-Prints for each network, model and K: medians in seconds, the median of the round-by-round ratios, images (forward
-passes) a second, the share of a matrix product's speed measured on the same device and precision, peak memory, and how
-an iteration of ours splits over SGLD, loss with its backward pass, optimiser, and the rest (data, buffer, draws, log).
+Prints a row for each network, model, K, precision and way of execution: milliseconds of an iteration, the ratio to the
+plain one (benchmarks/baseline.py), operations a second and their share of a matrix product's speed on the same device
+and precision, peak memory, and the seconds that compiling and recording took. In every round each way runs in turn;
+values are medians over rounds. No case begins after --minutes. --kernels lists what the device did in the last way.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import archives  # noqa: E402
-import smoke  # noqa: E402
 from baseline import Baseline  # noqa: E402
 
 from mebm.data.images import ImageSet  # noqa: E402
 from mebm.method.gaussian import GaussianInit, fit_gaussian  # noqa: E402
-from mebm.method.iteration import Algorithm, sample, terms  # noqa: E402
+from mebm.settings.schema import Train  # noqa: E402
 from mebm.training.loop import step  # noqa: E402
 from mebm.training.operations import training_cost  # noqa: E402
 from mebm.training.run import Run  # noqa: E402
 
-N_IMAGES = 2000
+N_IMAGES = 4000
+HEADING = (
+    *("network", "side", "model", "K", "precision", "way"),
+    *("ms / iteration", "ratio", "TFLOP/s", "share", "GB", "start s"),
+)
+WAYS = {
+    "cuda": ("float32 eager", "bf16 eager", "bf16 compile", "bf16 graph", "bf16 graph+compile"),
+    "cpu": ("float32 eager", "bf16 eager"),
+}
 
 
-class Split:
-    """Seconds spent in parts of an iteration."""
-
-    def __init__(self, device: torch.device):
-        self.device, self.seconds = device, {"sgld": 0.0, "forward": 0.0, "backward": 0.0, "optimiser": 0.0}
-
-    def timed(self, name: str, function):
-        def call(*args, **kwargs):
-            start = self.now()
-            result = function(*args, **kwargs)
-            self.seconds[name] += self.now() - start
-            return result
-
-        return call
-
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+def settings(**changes) -> Train:
+    """The paper's CIFAR-10 settings, with changes."""
+    return Train(**{**yaml.safe_load((ROOT / "params.yaml").read_text())["train"], **changes})
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, n: int) -> float:
+def pictures(n: int, size: int) -> torch.Tensor:
+    """Smooth colourful images, uint8 [n, 3, size, size]."""
+    rng = np.random.default_rng(0)
+    a, b, c, d = rng.uniform(-1, 1, (4, n, 3, 1, 1))
+    y, x = np.mgrid[0:size, 0:size] / size
+    return torch.from_numpy((127 + 60 * np.sin(3 * (a * x + b * y) + 6 * c) + 50 * d).round().astype(np.uint8))
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def matmul_rate(device: torch.device, precision: str) -> float:
     """Operations per second of a square matrix product, the best of a few."""
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else None) for _ in range(2))
     best = 0.0
     for _ in range(6):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         start = time.perf_counter()
         a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         best = max(best, 2 * n**3 / (time.perf_counter() - start))
     return best
 
 
-def once(device: torch.device, step) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def seconds_of(iterate, n: int, device: torch.device) -> float:
+    """Of an iteration, of n of them back to back."""
+    wait(device)
     start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    for _ in range(n):
+        iterate()
+    wait(device)
+    return (time.perf_counter() - start) / n
 
 
-def split_of(run, device: torch.device) -> str:
-    """Shares of one iteration's parts, in percent."""
-    split = Split(device)
-    originals = run.algorithm, torch.Tensor.backward, run.optimiser.step
-    run.algorithm = Algorithm(sample=split.timed("sgld", sample), terms=split.timed("forward", terms))
-    torch.Tensor.backward = split.timed("backward", originals[1])
-    run.optimiser.step = split.timed("optimiser", originals[2])
-    try:
-        total = once(device, partial(step, run))
-    finally:
-        run.algorithm, torch.Tensor.backward, run.optimiser.step = originals
-    seconds = split.seconds
-    loss = seconds["forward"] - seconds["sgld"] + seconds["backward"]
-    rest = total - seconds["sgld"] - loss - seconds["optimiser"]
-    parts = {"sgld": seconds["sgld"], "loss": loss, "optimiser": seconds["optimiser"], "rest": rest}
-    return " / ".join(f"{100 * value / total:.0f}" for value in parts.values())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["10-2", "28-2"], help="DEPTH-WIDTH (%(default)s)")
-    parser.add_argument("--steps", nargs="+", type=int, default=[1, 5, 10], help="SGLD steps K (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="iterations of each kind (%(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (%(default)s)")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {args.threads} threads"
-    size = 8192 if device.type == "cuda" else 2048
-    peaks = {"float32": matmul_rate(device, torch.float32, size), "bf16": matmul_rate(device, torch.bfloat16, size)}
-    products = ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {kind}" for kind, rate in peaks.items())
-    print(f"{name}; torch {torch.__version__}; matrix product {products}")
-
-    images = torch.from_numpy(archives.pictures(N_IMAGES))
+def compare(args, device, peaks: dict[str, float], network: str, pyx_weight: float, n_steps: int) -> None:
+    """Print the rows of one network, model and K."""
+    depth, width = map(int, network.split("-"))
+    base = {"depth": depth, "width": width, "pyx_weight": pyx_weight, "n_steps": n_steps, "buffer_size": 1000}
+    images = pictures(N_IMAGES, args.size)
     data = ImageSet(images, torch.arange(N_IMAGES) % 10)
     mean, cov = fit_gaussian(images)
     init = GaussianInit.from_moments(mean, cov, data.shape, 1e-4)
-    heading = (
-        "network",
-        "model",
-        "K",
-        "kind",
-        "s/iteration",
-        "ratio",
-        "images/s",
-        "share",
-        "sgld/loss/opt/rest %",
-        "GB",
-    )
-    print("| " + " | ".join(heading) + " |\n|" + " --- |" * len(heading))
-    for network in args.networks:
-        depth, width = map(int, network.split("-"))
-        for model, pyx_weight in (("M-EBM", 0.0), ("M-JEM", 1.0)):
-            for n_steps in args.steps:
-                compare(
-                    args,
-                    device,
-                    peaks,
-                    data,
-                    init,
-                    (mean.numpy(), cov.numpy()),
-                    network,
-                    depth,
-                    width,
-                    model,
-                    pyx_weight,
-                    n_steps,
-                )
-
-
-def compare(args, device, peaks, data, init, moments, network, depth, width, model, pyx_weight, n_steps) -> None:
-    def settings(**changes):
-        base = {"depth": depth, "width": width, "pyx_weight": pyx_weight, "n_steps": n_steps, "buffer_size": 1000}
-        base |= {"augment_pad": 4, "augment_flip": True, "epochs": 1000, "warmup_iters": 1000, "batch_size": 64}
-        return smoke.section("train", **{**base, "label_batch_size": 128, "log_every": 10, **changes})
-
-    precisions = {"float32": {}, "bf16": {"precision": "bf16"}}
-    ways = {"": {}} | ({" compiled": {"compile": True}} if args.compile else {})
-    kinds = {f"{p}{w}": {**first, **more} for p, first in precisions.items() for w, more in ways.items()}
-    runs = {kind: Run(settings(**changes), data, init, device) for kind, changes in kinds.items()}
-    plain = Baseline(settings(), data, *moments, device)
-    times: dict[str, list[float]] = {"plain": [], **{kind: [] for kind in runs}}
-    for round_ in range(args.rounds + 1):  # the first warms up
-        for kind, iterate in (("plain", plain.step), *((kind, partial(step, run)) for kind, run in runs.items())):
-            once(device, iterate)  # after another kind, caches and the allocator are those of the other
-            seconds = once(device, iterate)
-            if round_:
-                times[kind].append(seconds)
-    cost = training_cost(settings(), data.shape, len(data), True)
-    images, flops = cost.images / cost.iterations, cost.flops / cost.iterations
-    for kind, seconds in times.items():
-        median = statistics.median(seconds)
-        ratio = statistics.median(p / s for p, s in zip(times["plain"], seconds, strict=True))
-        share = flops / median / peaks["bf16" if "bf16" in kind else "float32"]
-        split = split_of(runs[kind], device) if kind in runs else ""
+    if args.size < 64:  # the plain one has no Gaussian of blocks
+        plain = Baseline(settings(**base), data, mean.numpy(), cov.numpy(), device)
+        ways, starts = {"plain": plain.step}, {"plain": seconds_of(plain.step, 1, device)}
+    else:
+        ways, starts = {}, {}
+    memory = {}
+    for way in args.ways:
+        precision, execution = way.split()
         if device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated() / 2**30
-        else:
-            import resource
+            torch.cuda.reset_peak_memory_stats()
+        run = Run(settings(**base, precision=precision, execution=execution), data, init, device)
+        ways[way] = lambda run=run: step(run)
+        starts[way] = seconds_of(ways[way], 1, device)
+        seconds_of(ways[way], 2, device)
+        memory[way] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(args.rounds):
+        for way, iterate in ways.items():
+            few = way == "plain" or device.type == "cpu"
+            seconds_of(iterate, 1, device)  # caches and the allocator are those of the way before
+            times[way].append(seconds_of(iterate, 2 if few else 20, device))
+    cost = training_cost(settings(**base), data.shape, len(data), True)
+    flops = cost.flops / cost.iterations
+    for way, seconds in times.items():
+        precision, execution = way.split() if way != "plain" else ("float32", "plain")
+        median = statistics.median(seconds)
+        ratio = [p / s for p, s in zip(times["plain"], seconds, strict=True)] if "plain" in times else []
+        model = "M-JEM" if pyx_weight else "M-EBM"
+        cells = (network, args.size, model, n_steps, precision, execution, f"{1000 * median:.1f}")
+        cells += (f"{statistics.median(ratio):.2f}" if ratio else "", f"{flops / median / 1e12:.3g}")
+        cells += (f"{100 * flops / median / peaks[precision]:.0f} %",)
+        cells += (f"{memory[way]:.1f}" if memory.get(way) else "", f"{starts[way]:.1f}")
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+    if args.kernels:
+        kernels(ways[way], device, way)
 
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        values = (network, model, n_steps, kind, f"{median:.3f}", f"{ratio:.2f}", f"{images / median:,.0f}")
-        print("| " + " | ".join(map(str, (*values, f"{100 * share:.0f} %", split, f"{memory:.1f}"))) + " |", flush=True)
+
+def kernels(iterate, device: torch.device, way: str) -> None:
+    """List what takes the device's time in five iterations."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as profiler:
+        seconds_of(iterate, 5, device)
+    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    rows = sorted(profiler.key_averages(), key=lambda row: -getattr(row, key))
+    total = sum(getattr(row, key) for row in rows)
+    print(f"\n{way}: {total / 5000:.1f} ms of kernels an iteration, {sum(row.count for row in rows) // 5} launches\n")
+    print("| ms / iteration | share | launches | kernel |\n| --- | --- | --- | --- |")
+    for row in rows[:15]:
+        part = getattr(row, key)
+        print(f"| {part / 5000:.2f} | {100 * part / total:.0f} % | {row.count // 5} | {row.key[:100]} |", flush=True)
+    print()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    on_gpu = torch.cuda.is_available()
+    kind = "cuda" if on_gpu else "cpu"
+    networks = ["28-10"] if on_gpu else ["10-2", "28-2"]
+    parser.add_argument("--networks", nargs="+", default=networks, help="DEPTH-WIDTH (%(default)s)")
+    parser.add_argument("--steps", nargs="+", type=int, default=[5], help="SGLD steps K (%(default)s)")
+    parser.add_argument("--size", type=int, default=32, help="pixels per side (%(default)s)")
+    parser.add_argument("--ways", nargs="+", default=WAYS[kind], help="'PRECISION EXECUTION' (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of all ways (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=3.5, help="no case begins later (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (%(default)s)")
+    parser.add_argument("--kernels", action="store_true", help="also list kernels by time")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    device, begin = torch.device(kind), time.monotonic()
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU, {args.threads} threads"
+    if on_gpu:  # as compute.deterministic has it
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    peaks = {precision: matmul_rate(device, precision) for precision in ("float32", "bf16")}
+    products = ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {kind}" for kind, rate in peaks.items())
+    print(f"{name}; torch {torch.__version__}; matrix product {products}\n")
+    print("| " + " | ".join(HEADING) + " |\n|" + " --- |" * len(HEADING), flush=True)
+    for network in args.networks:
+        for pyx_weight in (0.0, 1.0):
+            for n_steps in args.steps:
+                if time.monotonic() - begin < 60 * args.minutes:
+                    compare(args, device, peaks, network, pyx_weight, n_steps)
 
 
 if __name__ == "__main__":

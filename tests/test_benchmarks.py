@@ -65,3 +65,15 @@ def test_the_plain_iteration_runs(digits):
     losses = [run.step() for _ in range(3)]
     assert all(map(torch.isfinite, torch.tensor(losses)))
     assert not torch.equal(run.model.energy_head.weight, before)
+
+
+def test_the_benchmark_of_iterations_measures_training(capsys):
+    import train_step
+
+    cases = ["--networks", "10-1", "--size", "8", "--steps", "1", "--rounds", "1", "--ways", "float32 eager"]
+    train_step.main([*cases, "--threads", "1", "--kernels"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| 10-1")]
+    assert [(row[2], row[5]) for row in rows] == [(m, w) for m in ("M-EBM", "M-JEM") for w in ("plain", "eager")]
+    assert all(float(row[6]) > 0 for row in rows)
+    assert any("convolution" in line for line in lines)
