@@ -212,11 +212,11 @@ def _csv(rows: list[dict], columns: tuple[str, ...] = LOG_COLUMNS) -> str:
 
 def _check_cost(settings: TrainSettings, data, device, claimed: str | None) -> Cost:
     """Say what training will cost, and refuse it on a CPU beyond compute.cpu_hours. Returns its arithmetic."""
-    cost, hours = estimate(settings.train, data.shape, len(data), data.labels is not None, device)
-    hours /= parallel.world()
+    found = estimate(settings.train, data.shape, len(data), data.labels is not None, device)
+    cost, hours = found.cost, found.hours / parallel.world()
     on = f"{device}" + (f" (GPU {claimed})" if claimed else "")
-    message = "%s: %d iterations, %.3g PFLOP, about %.2g hours on %s"
-    cli.log.info(message, settings.name, cost.iterations, cost.flops / 1e15, hours, on)
+    message = "%s: %d iterations, %.3g PFLOP, about %.2g hours on %s (%s)"
+    cli.log.info(message, settings.name, cost.iterations, cost.flops / 1e15, hours, on, found.basis)
     limit = settings.compute.cpu_hours
     if device.type == "cpu" and limit is not None and hours > limit:
         raise ParamsError(

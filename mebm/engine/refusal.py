@@ -65,30 +65,40 @@ def _asked_of_dvc() -> list[str] | None:
     return None
 
 
-def check_cost(settings: Params, runs: Iterable[str], data: Path) -> None:
-    """Print what training the runs costs. Raises ParamsError for those that would take too long on this CPU."""
+def check_cost(settings: Params, runs: Iterable[str], data: Path, card: str | None = None) -> None:
+    """Print what training the runs costs, on this machine or on a card that was measured (mebm/training/cost.py).
+
+    Raises ParamsError for those that would take too long on this CPU.
+    """
     from mebm.training.cost import Rates, estimate
     from mebm.training.devices import device_for
 
     rates = Rates()
     refused: dict[str, str] = {}  # their limits, by run
-    total, count = 0.0, 0
-    print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on", file=sys.stderr)
+    total, count, unknown = 0.0, 0, 0
+    print(f"{'run':28} {'images':>10} {'iterations':>10} {'EFLOP':>9} {'hours':>10}   on: by", file=sys.stderr)
     for name in runs:
         job = settings.resolve("train", name)
         shape, n_images, labelled = size(settings, settings.trained[name].dataset, data)
-        device = device_for(job.compute)
+        device = card or device_for(job.compute)
         count += 1
         if n_images is None:
             print(f"{name:28} {'unknown until the data set is prepared':>40}", file=sys.stderr)
             continue
-        cost, hours = estimate(job.train, shape, n_images, labelled, device, rates)
-        total += hours
-        values = f"{n_images:10,} {cost.iterations:10,} {cost.flops / 1e18:9.3g} {hours:10,.2f}"
-        print(f"{name:28} {values}   {device}", file=sys.stderr)
-        if device.type == "cpu" and job.compute.cpu_hours is not None and hours > job.compute.cpu_hours:
-            refused[name] = f"{job.compute.cpu_hours:g}"
-    print(f"{count} runs, about {total:,.2f} hours one after the other", file=sys.stderr)
+        found = estimate(job.train, shape, n_images, labelled, device, rates)
+        cost, hours = found.cost, found.hours
+        values = f"{n_images:10,} {cost.iterations:10,} {cost.flops / 1e18:9.3g}"
+        print(
+            f"{name:28} {values} {'' if hours is None else f'{hours:,.2f}':>10}   {device}: {found.basis}",
+            file=sys.stderr,
+        )
+        unknown += hours is None
+        total += hours or 0.0
+        on_cpu, limit = card is None and device.type == "cpu", job.compute.cpu_hours
+        if on_cpu and limit is not None and hours > limit:
+            refused[name] = f"{limit:g}"
+    rest = f", without {unknown} that nobody measured" if unknown else ""
+    print(f"{count} runs, about {total:,.2f} hours one after the other{rest}", file=sys.stderr)
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         limits = " or ".join(sorted(set(refused.values())))

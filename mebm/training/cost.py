@@ -1,9 +1,10 @@
-"""Estimates of training: iterations, arithmetic, and hours on this device by a short calibration."""
+"""Estimates of training: arithmetic, and hours by what was measured on a known card or by a calibration here."""
 
 import json
 import platform
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,9 +13,27 @@ from mebm.errors import DataError
 from mebm.files import read_json, write_json
 from mebm.method.energy import build_model
 from mebm.settings.schema import Train
+from mebm.training.execution import way_of
 from mebm.training.operations import Cost, forward_flops, network, training_cost
 
 CALIBRATION_SECONDS = 0.5
+MEASURED_NETWORK = (28, 10)  # depth and width: smaller networks do not keep a GPU as busy
+# Operations per second of `stages.train` end to end, by card, precision and execution (docs/performance.md).
+MEASURED = {
+    ("H100", "float32", "eager"): 111e12,
+    ("H100", "bf16", "eager"): 111e12,
+    ("H100", "bf16", "compile"): 122e12,
+}
+CARDS = sorted({card for card, *_ in MEASURED})
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """hours: None where nothing is known; basis: what the hours rest on, in words."""
+
+    cost: Cost
+    hours: float | None
+    basis: str
 
 
 class Rates:
@@ -78,9 +97,20 @@ def estimate(
     shape: tuple[int, int, int],
     n_images: int,
     labelled: bool,
-    device: torch.device,
+    device: torch.device | str,
     rates: Rates | None = None,
-) -> tuple[Cost, float]:
-    """The cost of a run and its hours on `device`."""
+) -> Estimate:
+    """The cost of a run, and its hours on `device`: one of this machine, or the name of a card among CARDS.
+
+    They rest on what training reached on a card of that name, or, on a device of this machine, on a short calibration.
+    """
     cost = training_cost(train, shape, n_images, labelled)
-    return cost, cost.flops / (rates or Rates()).of(train, shape, device) / 3600
+    here = isinstance(device, torch.device)
+    card = next((name for name in CARDS if name in (_machine(device) if here else device)), None)
+    way = way_of(train.execution, device if here else torch.device("cuda"))
+    known = MEASURED.get((card, train.precision, way)) if (train.depth, train.width) == MEASURED_NETWORK else None
+    if known:
+        return Estimate(cost, cost.flops / known / 3600, f"measured on an {card}")
+    if not here:
+        return Estimate(cost, None, f"not measured on an {card}")
+    return Estimate(cost, cost.flops / (rates or Rates()).of(train, shape, device) / 3600, "a pass timed here")

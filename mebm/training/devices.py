@@ -40,6 +40,8 @@ def device_for(compute: Compute, claimed: str | None = None) -> "torch.device":
     has_cuda = torch.cuda.is_available()
     if has_cuda:
         torch.use_deterministic_algorithms(compute.deterministic)
+        # Determinism also fills every new tensor with NaN, at a launch each; nothing here reads what it did not write.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = not compute.deterministic
         if claimed is not None:  # one id, or the number of this process among several
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -1,11 +1,13 @@
 """Estimates of training: what was measured once on this machine is not forgotten, and a slow moment does not count."""
 
 import json
+import re
 
 import pytest
 import smoke
 import torch
 
+from mebm.__main__ import main
 from mebm.training import cost
 from mebm.training.cost import Rates, estimate
 from mebm.training.operations import training_cost
@@ -18,7 +20,7 @@ def test_the_best_rate_ever_seen_counts(tmp_path, monkeypatch):
     path = tmp_path / "rates.json"
     rates = iter([2e9, 1e9, 3e9])  # as other programs leave the machine from moment to moment
     monkeypatch.setattr(cost, "_measured", lambda *_: next(rates))
-    hours = [estimate(train, SHAPE, 1000, True, CPU, Rates(path))[1] for _ in range(3)]
+    hours = [estimate(train, SHAPE, 1000, True, CPU, Rates(path)).hours for _ in range(3)]
     flops = training_cost(train, SHAPE, 1000, True).flops
     assert hours == pytest.approx([flops / rate / 3600 for rate in (2e9, 2e9, 3e9)])
 
@@ -39,3 +41,23 @@ def test_a_damaged_file_is_measured_anew(tmp_path, content):
     path.write_text(content)
     assert Rates(path).of(smoke.section("train"), SHAPE, CPU) > 1e6
     assert len(json.loads(path.read_text())) == 1
+
+
+def test_a_known_card_counts_by_what_was_measured_on_it():
+    train = smoke.section("train", depth=28, width=10, precision="bf16")
+    found = estimate(train, (3, 32, 32), 50_000, True, "H100")
+    assert found.basis == "measured on an H100"
+    assert found.hours == pytest.approx(found.cost.flops / 111e12 / 3600)
+    small = estimate(smoke.section("train"), SHAPE, 1000, True, "H100")
+    assert (small.hours, small.basis) == (None, "not measured on an H100")
+    assert estimate(smoke.section("train"), SHAPE, 1000, True, CPU).basis == "a pass timed here"
+
+
+def test_the_paper_on_an_h100(capsys, tmp_path):
+    """M-EBM with K = 5, 78,000 iterations of 12.19 TFLOP at 110 ms (docs/performance.md): 2.4 hours."""
+    path = tmp_path / "params.yaml"
+    path.write_text((smoke.ROOT / "params.yaml").read_text().replace("\nsuite: *demo", "\nsuite: *paper"))
+    arguments = ["cost", "--params", str(path), "--data", str(tmp_path), "--card", "H100", "--runs", "mebm_cifar10"]
+    assert main(arguments) == 0
+    assert " 78,000 " in (said := capsys.readouterr().err)
+    assert re.search(r"2\.3\d +H100: measured on an H100", said)
