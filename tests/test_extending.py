@@ -32,7 +32,7 @@ FILES = {
     },
     "A table": {"mebm/show/tables/seeds.py"},
     "A feature network": {"mebm/measure/networks/random.py"},
-    "A training step or an objective": {"mebm/method/algorithms/sharpness_aware.py"},
+    "A training step or an objective": {"mebm/method/algorithms/bounded.py"},
 }
 
 
@@ -81,7 +81,7 @@ def project(tmp_path_factory, pieces, clothes) -> Path:
     suite["datasets"]["digits"] = {"features": {"network": "random"}}
     suite["datasets"]["fashion"] = {"dataset": {"source": "fashion_mnist", "image_size": 32, "n_source": 80}}
     small = {"batch_size": 8, "label_batch_size": 8, "buffer_size": 20}
-    suite["trained"]["mebm"]["train"] = {**small, "algorithm": "sharpness_aware"}
+    suite["trained"]["mebm"]["train"] = {**small, "algorithm": "bounded"}
     suite["trained"]["mjem"]["train"] |= small
     copy_project(folder, content)
     (folder / "docs").mkdir()
@@ -231,7 +231,7 @@ def test_a_training_step(project):
     assert (project / "results/mebm/train/checkpoint.pt").is_file()
     log = (project / "results/mebm/train/log.csv").read_text().splitlines()
     assert len(log) >= 2
-    used = "mebm/method/algorithms/sharpness_aware.py"
+    used = "mebm/method/algorithms/bounded.py"
     assert used in record_of(project, "train.mebm")["code"]
     assert used not in record_of(project, "train.mjem")["code"]
 

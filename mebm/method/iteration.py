@@ -185,13 +185,17 @@ def update(
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The five parts of an iteration, by default the published ones."""
+    """The five parts of an iteration, by default the published ones.
+
+    gradients: how many the update takes, each of passes of its own, by which the cost of a run is counted.
+    """
 
     choose: Callable[..., Choices] = choose
     draw: Callable[..., Drawn] = draw
     sample: Callable[..., Samples] = sample
     terms: Callable[..., Terms] = terms
     update: Callable[..., Terms] = update
+    gradients: int = 1
 
 
 def iterate(

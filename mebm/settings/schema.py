@@ -163,6 +163,8 @@ class Train(Section):
     warmup_iters: CountOrZero
     decay_epochs: Annotated[list[Epochs], Field(max_length=1000)]
     decay_factor: Factor
+    sam_rho: Positive
+    sam_adaptive: bool
     precision: Literal["float32", "bf16"]
     execution: Literal["auto", "eager", "compile", "graph", "graph+compile"]
     sync_batchnorm: bool

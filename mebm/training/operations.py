@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mebm.method.algorithms import algorithm
 from mebm.method.energy import ARCHITECTURE, build_model
 from mebm.method.schedule import iterations_per_epoch
 from mebm.settings.schema import Train
@@ -32,8 +33,9 @@ def forward_flops(train: Train, shape: tuple[int, int, int]) -> int:
 def training_cost(train: Train, shape: tuple[int, int, int], n_images: int, labelled: bool) -> Cost:
     """Cost of a run. A training pass costs three forward passes, an SGLD step two: no gradient to weights."""
     iterations = iterations_per_epoch(train, n_images, labelled) * train.epochs
-    chains = train.batch_size * (6 + 2 * train.n_steps) if train.px_weight else 0
-    classified = 3 * train.label_batch_size if train.pyx_weight else 0
+    gradients = algorithm(train.algorithm).gradients
+    chains = train.batch_size * (6 * gradients + 2 * train.n_steps) if train.px_weight else 0
+    classified = 3 * gradients * train.label_batch_size if train.pyx_weight else 0
     images = iterations * (chains + classified)
     return Cost(iterations, images, float(images) * forward_flops(train, shape))
 

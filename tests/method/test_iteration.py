@@ -1,10 +1,8 @@
 """One iteration: its parts in their order, and other parts in their places."""
 
-import runpy
 from dataclasses import replace
 from itertools import count
 
-import pytest
 import smoke
 import torch
 
@@ -15,38 +13,6 @@ from mebm.method.gaussian import UniformInit
 from mebm.method.iteration import Algorithm, Drawn, Inputs, iterate, objective_of
 from mebm.method.schedule import make_optimiser
 from mebm.seeds import generator_for
-
-# A step of the kind of SADA-JEM's: the gradient at weights a little uphill, of the same batch and the same samples.
-SHARPNESS_AWARE = """
-import torch
-from mebm.method.iteration import Algorithm, gradient_norm
-
-RHO = 0.05
-
-
-def update(train, model, objective, optimiser, averaged):
-    found = objective()
-    optimiser.zero_grad(set_to_none=True)
-    found["loss"].backward()
-    averaged(found["loss"])
-    norm = gradient_norm(model)
-    climbed = [(p, RHO * p.grad / norm) for p in model.parameters() if p.grad is not None]
-    with torch.no_grad():
-        for p, uphill in climbed:
-            p += uphill
-    optimiser.zero_grad(set_to_none=True)
-    again = objective()
-    again["loss"].backward()
-    averaged(again["loss"])
-    with torch.no_grad():
-        for p, uphill in climbed:
-            p -= uphill
-    optimiser.step()
-    return found | {"weight_grad_norm": norm}
-
-
-ALGORITHM = Algorithm(update=update)
-"""
 
 
 def settings(**changes):
@@ -146,28 +112,6 @@ def test_another_sampler_and_other_terms_take_their_places(digits):
     assert torch.equal(plain[3], gap[3])
     assert gap[0].class_head.weight.grad is None
     assert plain[0].class_head.weight.grad is not None
-
-
-@pytest.fixture
-def sharpness_aware(tmp_path) -> Algorithm:
-    """The ALGORITHM of the module above."""
-    (tmp_path / "sharpness_aware.py").write_text(SHARPNESS_AWARE)
-    return runpy.run_path(str(tmp_path / "sharpness_aware.py"))["ALGORITHM"]
-
-
-def test_a_second_gradient_takes_no_second_sampling(digits, sharpness_aware):
-    passes, drawn = [], []
-    algorithm = replace(sharpness_aware, draw=lambda *args: drawn.append(Algorithm().draw(*args)) or drawn[0])
-    model, train, inputs = model_of(digits), settings(n_steps=3), inputs_of(digits)
-    model.backbone.register_forward_hook(lambda *_: passes.append(1))
-    losses = []
-    terms, x_neg = iterated(algorithm, train, model, inputs, lambda loss: losses.append(loss.detach()))
-    assert len(passes) == 3 + 3 + 3  # data, samples and labelled, the steps once, and all three again
-    assert losses[1] > losses[0]  # uphill, on the same batch and samples
-    assert torch.equal(losses[0], terms["loss"])
-    plain = one_iteration(digits, Algorithm(), train)
-    assert torch.equal(plain[3], x_neg)
-    assert not torch.equal(plain[0].energy_head.weight, model.energy_head.weight)
 
 
 def test_the_published_algorithm_is_found_by_its_name():

@@ -61,3 +61,12 @@ def test_the_paper_on_an_h100(capsys, tmp_path):
     assert main(arguments) == 0
     assert " 78,000 " in (said := capsys.readouterr().err)
     assert re.search(r"2\.3\d +H100: measured on an H100", said)
+
+
+@pytest.mark.parametrize(("pyx_weight", "ratio"), [(0.0, 1.375), (1.0, 2176 / 1408)])
+def test_a_second_gradient_costs_its_passes(pyx_weight, ratio):
+    def images(algorithm: str) -> int:
+        train = smoke.section("train", n_steps=5, pyx_weight=pyx_weight, algorithm=algorithm)
+        return training_cost(train, SHAPE, 1000, True).images
+
+    assert images("sharpness_aware") / images("published") == pytest.approx(ratio)

@@ -24,6 +24,7 @@ VARIANTS = {
     "a classifier alone": {"px_weight": 0.0, "pyx_weight": 1.0},
     "Adam": {"optimiser": "adam", "lr": 1e-3},
     "bf16": {"pyx_weight": 1.0, "precision": "bf16"},
+    "sharpness-aware": {"pyx_weight": 1.0, "algorithm": "sharpness_aware"},
     "layer norm": {"norm": "layer", "lr": 1e-3},
 }
 
