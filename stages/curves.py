@@ -26,6 +26,7 @@ from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json, write_text
 from mebm.measure.quality import QualityMeter
 from mebm.settings.stages import CurvesSettings
+from mebm.training.watch import saturated
 from stages import cli
 
 FINAL = ("energy_pos", "energy_neg", "energy_gap", "grad_norm")  # of the last iteration
@@ -76,6 +77,9 @@ def work(args, settings: CurvesSettings) -> None:
     table = looks.merge(pd.DataFrame(measured), how="left", on="epoch").reindex(columns=COLUMNS)
     if not np.isfinite(log[list(FINAL)].iloc[-1].astype(float)).all():
         raise DataError(f"{args.log}: the last row's values are not finite: the run has diverged")
+    last = log.iloc[-1]
+    if warning := saturated(last[last.notna()].to_dict()):
+        record["warning"] = "; ".join(filter(None, (record["warning"], warning)))
     record |= _numbers(log, table, {"accuracy": "accuracy", "loss": "test_loss", "distance": distance, "score": score})
 
     plot_curves(log, args.out / "figures" / "curves.svg")
@@ -92,6 +96,8 @@ def work(args, settings: CurvesSettings) -> None:
 def _numbers(log: pd.DataFrame, table: pd.DataFrame, names: dict[str, str]) -> dict:
     """Values at the end, and the best ones with their epoch; null where there are none."""
     final = {name: float(log[name].iloc[-1]) for name in FINAL}
+    for name in ("x_neg_saturated", "x_pos_saturated"):
+        final[name] = None if np.isnan(log[name].iloc[-1]) else float(log[name].iloc[-1])
     best = {}
     for column, name in names.items():
         known = table.loc[table[column].notna()].set_index("epoch")[column]

@@ -14,7 +14,10 @@ from mebm.figures.grids import make_grid
 from mebm.figures.plots import figure, message
 from mebm.files import replacing, require
 
-LOG_COLUMNS = ("iteration", "energy_pos", "energy_neg", "energy_gap", "grad_norm", "loss", "cross_entropy")
+LOG_COLUMNS = (
+    *("iteration", "energy_pos", "energy_neg", "energy_gap", "grad_norm", "weight_grad_norm", "loss", "cross_entropy"),
+    *("x_neg_saturated", "x_pos_saturated"),
+)
 EPOCH_COLUMNS = ("epoch", "iteration", "accuracy", "loss")
 GRID_SIDE = 660  # pixels of an animated grid at most
 FRAMES = 24  # of an animation at most
@@ -75,22 +78,27 @@ def snapshots(folder: str | Path) -> dict[int, Path]:
 
 
 def plot_curves(log: pd.DataFrame, path: str | Path) -> None:
-    """Energies of data and samples, their gap, the SGLD gradient norm, and the loss, against iterations, as SVG."""
+    """Energies of data and samples, their gap, gradient norms, saturation and loss, against iterations, as SVG."""
     x = log["iteration"]
-    with figure(path, 2, 2, (8.5, 5.5), sharex=True) as axes:
+    with figure(path, 2, 3, (12, 5.5), sharex=True) as axes:
         axes[0, 0].plot(x, log["energy_pos"], label="data", linewidth=1.2)
         axes[0, 0].plot(x, log["energy_neg"], label="samples", linewidth=1.2)
         axes[0, 0].set(ylabel="mean energy (low = likely)")
         axes[0, 1].axhline(0, color="0.7", linewidth=1)
         axes[0, 1].plot(x, log["energy_gap"], color="C2", linewidth=1.2)
         axes[0, 1].set(ylabel="energy gap (data − samples)")
+        axes[0, 2].plot(x, 100 * log["x_pos_saturated"], label="data", linewidth=1.2)
+        axes[0, 2].plot(x, 100 * log["x_neg_saturated"], label="samples", linewidth=1.2)
+        axes[0, 2].set(ylabel="saturated pixel values (%)", ylim=(0, None))
         axes[1, 0].plot(x, log["grad_norm"], color="C3", linewidth=1.2)
         axes[1, 0].set(ylabel="SGLD gradient norm", xlabel="iteration")
         axes[1, 1].plot(x, log["loss"], color="C4", label="total loss", linewidth=1.2)
         if (log["cross_entropy"] != 0).any():
             axes[1, 1].plot(x, log["cross_entropy"], color="C5", label="cross-entropy", linewidth=1.2)
         axes[1, 1].set(ylabel="loss", xlabel="iteration")
-        for axis in (axes[0, 0], axes[1, 1]):  # above the axes, where no curve is
+        axes[1, 2].plot(x, log["weight_grad_norm"], color="C6", linewidth=1.2)
+        axes[1, 2].set(ylabel="gradient norm of the weights", xlabel="iteration")
+        for axis in (axes[0, 0], axes[0, 2], axes[1, 1]):  # above the axes, where no curve is
             axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 
 

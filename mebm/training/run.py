@@ -19,7 +19,7 @@ from mebm.seeds import generator_for
 from mebm.settings.schema import Train
 from mebm.training import parallel
 from mebm.training.execution import compile_network, launcher, way_of
-from mebm.training.records import Log, Row, recorded
+from mebm.training.records import Log, Row, recorded, saturated_bytes
 from mebm.training.watch import Watch, out_of_bounds
 
 CHAINS = ("initial draws", "sgld noise", "chains")  # purposes of the generators that a restart replaces
@@ -51,7 +51,7 @@ class Run:
             len(data), train.label_batch_size, generator_for("labelled batches", train.seed), device
         )
         self.inputs = self._inputs(data.to(device), init.to(device))
-        self.log, self.watch = Log(device), Watch(device)
+        self.log, self.watch = Log(device, saturated_bytes(data.images)), Watch(device)
 
     def _inputs(self, data: ImageSet, init: GaussianInit | UniformInit) -> Inputs:
         """This process's part of every batch and of the buffer."""
@@ -164,7 +164,8 @@ class Run:
         self.buffer.images.copy_(parallel.shard_of(state["buffer"]))
         self.plain.load(state["streams"]["plain"])
         self.labelled.load(state["streams"]["labelled"])
-        self.log, self.watch = Log(self.device), Watch(self.device)
+        self.log = Log(self.device, saturated_bytes(self.inputs.data.images))
+        self.watch = Watch(self.device)
         self.log.rows = [dict(row) for row in state["rows"]]
         self.log.epochs = [dict(row) for row in state["epochs"]]
         self.log.interval = state["interval"]

@@ -7,6 +7,7 @@ from mebm.errors import Diverged
 from mebm.training.records import RECORDED, Row
 
 LOSS_LIMIT = 1e5  # an iteration with |L| above it has diverged
+SATURATED_LIMIT = 0.25  # share of the samples' values at an end of their range, above that of the data
 
 
 def out_of_bounds(loss: Tensor) -> Tensor:
@@ -64,12 +65,16 @@ class Watch:
 
 
 def unusual(rows: list[Row]) -> str:
-    """A warning where the last row's energy gap or gradient norms are far outside those of the 50 rows before.
+    """A warning of what the last row begins to show; empty where all is usual.
 
-    Far: more than ten times the median absolute deviation from their median, and than a tenth of the median. Empty
-    where all is usual, or where there are fewer than 20 rows to compare with.
+    Energy gap or gradient norms far outside those of the 50 rows before: more than ten times the median absolute
+    deviation from their median, and than a tenth of the median, where there are at least 20 rows to compare with. Or
+    samples of which more is saturated than SATURATED_LIMIT allows, which was not so in the row before: pictures turn to
+    pure colours.
     """
     *before, row = rows[-51:] if rows else [{}]
+    if (warning := saturated(row)) and not (before and saturated(before[-1])):
+        return warning
     if len(before) < 20:
         return ""
     for key in ("energy_gap", "grad_norm", "weight_grad_norm"):
@@ -79,3 +84,15 @@ def unusual(rows: list[Row]) -> str:
         if abs(row[key] - middle) > 10 * spread + 0.1 * abs(middle):
             return f"{key} is {row[key]:.4g} in iteration {row['iteration']}, usually {middle:.4g} ± {spread:.2g}"
     return ""
+
+
+def saturated(row: Row) -> str:
+    """A warning where much more of a row's samples than of the data is black, white or a pure colour."""
+    samples, data = row.get("x_neg_saturated", 0.0), row.get("x_pos_saturated", 0.0)
+    if samples <= data + SATURATED_LIMIT:
+        return ""
+    return (
+        f"{100 * samples:.0f} % of the samples' pixel values are at an end of their range in iteration "
+        f"{int(row['iteration'])}, of the data {100 * data:.0f} %: the chains turn to pure colours; look at their "
+        "pictures, lower train.lr or step_size, or raise l2_coeff"
+    )

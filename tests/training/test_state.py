@@ -240,6 +240,25 @@ def test_unusual_values_are_pointed_at():
     assert unusual(rows).startswith("energy_gap is 5 in iteration 40, usually 0.11")
 
 
+def test_samples_that_saturate_are_pointed_at_once():
+    usual = {"iteration": 1, "x_neg_saturated": 0.74, "x_pos_saturated": 0.5}
+    assert unusual([usual]) == ""
+    much = {**usual, "iteration": 2, "x_neg_saturated": 0.76}
+    assert unusual([usual, much]).startswith("76 % of the samples' pixel values are at an end of their range in iter")
+    assert unusual([usual, much, {**much, "iteration": 3}]) == ""
+
+
+def test_the_log_counts_saturated_values(digits, init):
+    run = Run(settings(n_steps=0, noise_std=0.0, log_every=1, reinit_freq=0.0), digits, init, CPU)
+    run.buffer.images.fill_(0.5)
+    run.buffer.images[:, :, :2] = -1  # a quarter of the rows
+    step(run)
+    assert run.rows[0]["x_neg_saturated"] == pytest.approx(0.25)
+    share = float(((digits.images == 0) | (digits.images == 255)).float().mean())
+    assert run.rows[0]["x_pos_saturated"] == pytest.approx(share, abs=0.02)
+    assert 0 < share < 1
+
+
 def test_a_state_written_beside_training_is_whole_and_its_failure_is_told(store, monkeypatch):
     store.save_behind(record(5), 5)
     store.save_behind(record(10), 10)  # waits for the first
