@@ -127,6 +127,7 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
             data.n_classes,
             trained.iterations,
             trained.restarts,
+            trained.averages,
         )
         save_checkpoint(args.out / "checkpoint.pt", checkpoint)
         where = cli.provenance() | {"devices": compute.devices, "execution": trained.execution, **cli.packages()}

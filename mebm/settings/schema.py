@@ -165,6 +165,7 @@ class Train(Section):
     decay_factor: Factor
     sam_rho: Positive
     sam_adaptive: bool
+    ema_decays: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(max_length=10), AfterValidator(_once)]
     precision: Literal["float32", "bf16"]
     execution: Literal["auto", "eager", "compile", "graph", "graph+compile"]
     sync_batchnorm: bool
@@ -174,6 +175,12 @@ class Train(Section):
     log_every: Count
     grid_every: Count
     snapshot_images: Count
+
+
+class Weights(Section):
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    bn_images: CountOrZero
+    sgld_steps: Annotated[int, Field(ge=0, le=10_000)]
 
 
 class Sample(Section):

@@ -70,6 +70,8 @@ class TrainSettings(RunSettings):
 
 class ImportSettings(RunSettings):
     train: schema.Train
+    weights: schema.Weights
+    compute: schema.Compute
 
 
 class CurvesSettings(RunSettings):

@@ -1,6 +1,6 @@
 """Checkpoints: weights, chains and the settings that rebuild the model, loaded without executing pickled code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from mebm.settings.schema import Train
 
 MAX_DEPTH = 1000  # of a backbone that is built for a file
 FORMAT = "mebm checkpoint"
-VERSION = 2
+VERSION = 3
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -36,6 +36,7 @@ class _Record(BaseModel):
     restarts: Count
     model_state_dict: dict[str, Any]
     replay_buffer: Tensor
+    averages: dict[float, dict[str, Any]]
 
 
 class _Settings(dict):
@@ -51,7 +52,10 @@ class _Settings(dict):
 
 @dataclass
 class Checkpoint:
-    """A trained model, its replay buffer ([M, C, H, W] in [-1, 1]) and the `train` settings that made them."""
+    """A trained model, its replay buffer ([M, C, H, W] in [-1, 1]) and the `train` settings that made them.
+
+    averages: exponential moving averages of the weights by decay, each by the parameters' names.
+    """
 
     model: EnergyModel
     replay_buffer: Tensor
@@ -60,6 +64,7 @@ class Checkpoint:
     n_classes: int
     iterations: int
     restarts: int = 0  # after divergences
+    averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
 
     def no_classifier(self, test: ImageSet | None = None) -> str:
         """Why there is no trained classifier, or why it cannot be judged on these held-out images; empty where it can.
@@ -88,6 +93,10 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "restarts": checkpoint.restarts,
         "model_state_dict": {key: _plain(value) for key, value in checkpoint.model.state_dict().items()},
         "replay_buffer": _plain(checkpoint.replay_buffer),
+        "averages": {
+            decay: {name: _plain(value) for name, value in weights.items()}
+            for decay, weights in checkpoint.averages.items()
+        },
     }
     # An open file, not a name: torch writes the file's name into the archive, and the temporary one is not stable.
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -96,6 +105,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 def _plain(value: Tensor | dict) -> Tensor | dict:
     return value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else value
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a file says that it is a checkpoint of this project. Raises CheckpointError for one not of PyTorch."""
+    record = read_torch(path, "checkpoint", "get it again")
+    return isinstance(record, dict) and record.get("format") == FORMAT
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -107,7 +122,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     """
     advice = "give another file, or train the run again"
     record = read_torch(path, "checkpoint", advice)
-    if not isinstance(record, dict) or record.get("format") != FORMAT or set(record) != set(_Record.model_fields):
+    ours = isinstance(record, dict) and record.get("format") == FORMAT
+    if not ours or not _Record.model_fields.keys() >= record.keys() >= {"version"}:
         theirs = isinstance(record, dict) and "model_state_dict" in record and "format" not in record
         advice = "one of the public release is imported, as docs/data.md says" if theirs else advice
         raise CheckpointError(f"{path}: is not a checkpoint of this project; {advice}")
@@ -129,6 +145,9 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         check_state(record["model_state_dict"], expected)
         model = build_model(shape, record["n_classes"], **architecture)
         model.load_state_dict(record["model_state_dict"])
+        weights = {name: value for name, value in expected.items() if name in dict(model.named_parameters())}
+        for average in record["averages"].values():
+            check_state(average, weights)
     except MemoryError:
         raise
     except Exception as error:  # torch raises many types for a value that it cannot take
@@ -137,7 +156,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     if not are_images(buffer, shape):
         raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; {advice}")
     counts = (record["n_classes"], record["iterations"], record["restarts"])
-    return Checkpoint(model.to(device).eval(), buffer, settings, shape, *counts)
+    return Checkpoint(model.to(device).eval(), buffer, settings, shape, *counts, record["averages"])
 
 
 def _wrong_setting(train: dict) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mebm.data.images import ImageSet
 from mebm.errors import Diverged, MetricError, Stopped
@@ -26,7 +27,8 @@ from mebm.training.watch import unusual
 class Trained:
     """What a finished run leaves: the model (in training mode), its chains, its log, and how it came about.
 
-    execution: the way that iterations were launched; preparation: seconds that compiling and recording them took.
+    averages: averaged weights by decay; execution: the way that iterations were launched; preparation: seconds that
+    compiling and recording them took.
     """
 
     model: EnergyModel
@@ -35,6 +37,7 @@ class Trained:
     rows: list[Row]
     epochs: list[Row]
     restarts: int
+    averages: dict[float, dict[str, Tensor]]
     execution: str
     preparation: float
 
@@ -126,6 +129,7 @@ def step(run: Run) -> None:
     rate = train.restart_lr_factor**run.restarts * lr_at(run.iteration, run.epoch, **schedule)
     run.set_rate(rate)
     values, x_neg = run.launch(*run.algorithm.choose(train, run.inputs))
+    run.averages.update(run.model, run.iteration)
     row = {"iteration": run.iteration, "epoch": run.epoch, "lr": rate}
     run.log.add(values)
     run.watch.look(run.iteration, values, x_neg)
@@ -153,7 +157,9 @@ def _finished(run: Run, prepared: float) -> Trained:
     run.watch.finish()
     buffer = ReplayBuffer(parallel.gathered(run.buffer.images)) if parallel.world() > 1 else run.buffer
     prepared = 0.0 if run.way == "eager" else prepared
-    return Trained(run.model, buffer, run.total, run.rows, run.log.epochs, run.restarts, run.way, prepared)
+    return Trained(
+        run.model, buffer, run.total, run.rows, run.log.epochs, run.restarts, run.averages.state(), run.way, prepared
+    )
 
 
 def _save(states: StateStore, run: Run, stopped: bool = False) -> None:

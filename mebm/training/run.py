@@ -18,6 +18,7 @@ from mebm.method.schedule import iterations_per_epoch, make_optimiser
 from mebm.seeds import generator_for
 from mebm.settings.schema import Train
 from mebm.training import parallel
+from mebm.training.averages import Averages
 from mebm.training.execution import compile_network, launcher, way_of
 from mebm.training.records import Log, Row, recorded, saturated_bytes
 from mebm.training.watch import Watch, out_of_bounds
@@ -45,6 +46,7 @@ class Run:
         if "compile" in self.way:
             compile_network(self.model.backbone)
         self.optimiser = make_optimiser(self.model, train)
+        self.averages = Averages(self.model, train.ema_decays)
         self.launch = self._launcher()
         self.plain = BatchStream(len(data), train.batch_size, generator_for("plain batches", train.seed), device)
         self.labelled = BatchStream(
@@ -138,6 +140,7 @@ class Run:
             "iteration": self.iteration,
             "model": _copied(self.model.state_dict()),
             "optimiser": _copied(self.optimiser.state_dict()),
+            "averages": self.averages.state(),
             "buffer": parallel.gathered(self.buffer.images),
             "streams": {"plain": self.plain.state(), "labelled": self.labelled.state()},
             "generators": parallel.of_all_ranks(generators),
@@ -161,6 +164,7 @@ class Run:
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate  # a place of its own on a GPU; every iteration sets it
         self.launch = self._launcher()  # a recording holds the places of the optimiser's tensors before
+        self.averages.load(state["averages"])
         self.buffer.images.copy_(parallel.shard_of(state["buffer"]))
         self.plain.load(state["streams"]["plain"])
         self.labelled.load(state["streams"]["labelled"])

@@ -13,6 +13,7 @@ from PIL import Image
 from recorded import record_as_done
 from smoke import ROOT
 
+from mebm.engine.graph import Graph
 from mebm.settings.suite import load_params
 
 TEXT = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
@@ -33,8 +34,8 @@ def put(folder: Path, name: str) -> None:
     (folder / "params.yaml").write_text(re.sub(r"^suite: \*demo .*\n", line, text, flags=re.MULTILINE))
 
 
-def test_the_page_holds_two_suites():
-    assert set(suites()) == {"flowers", "numbers"}
+def test_the_page_holds_three_suites():
+    assert set(suites()) == {"flowers", "numbers", "averaged"}
 
 
 @pytest.mark.parametrize("name", suites())
@@ -43,10 +44,23 @@ def test_both_engines_run_the_suite_of_the_page(tmp_path, name):
     put(folder, name)
     loaded = load_params(folder / "params.yaml")
     assert loaded.suite == name
+    graph = Graph(folder / "dvc.yaml", loaded)
     jobs = {f"{stage}@{of}" for stage, of in loaded.jobs()} | {"params"}
     assert {f"{stage}@{table}" for stage, table in (("tables", "generation"), ("report", name))} < jobs
-    assert set(run(folder, "dvc", "stage", "list", "--name-only").split()) == jobs
+    listed = run(folder, "dvc", "stage", "list", "--name-only").split()
+    assert set(listed) == {graph.address(stage, of) for stage, of in loaded.jobs()} | {"params"}
     assert planned(folder) == jobs
+
+
+def test_a_run_of_averaged_weights_waits_for_the_training_of_the_page(tmp_path):
+    folder = copy_project(tmp_path / "project")
+    put(folder, "averaged")
+    loaded = load_params(folder / "params.yaml")
+    made = loaded.resolve("import_checkpoint", "mjem_svhn_ema")
+    assert (made.weights.ema_decay, made.train) == (0.999, loaded.resolve("train", "mjem_svhn").train)
+    order = [job.address for job in Graph(folder / "dvc.yaml", loaded).ordered()]
+    wanted = ("train@mjem_svhn", "import_checkpoint@mjem_svhn_ema", "sample_imported@mjem_svhn_ema")
+    assert [address for address in order if address in wanted] == list(wanted)
 
 
 def test_the_smallest_suite_is_that_of_the_page():
