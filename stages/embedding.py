@@ -63,7 +63,7 @@ def work(args, settings: AnalysisSettings) -> None:
     record = {"status": "ok", "bn_stats": "batch", "batch_size": batch_size, "n_images": n, "n_neighbours": k}
     record |= {"perplexity": wanted.perplexity, "seed": seed}
     for name in ("checkpoint", "train", "gaussian"):
-        uses = name != "gaussian" or checkpoint.train["init"] == "gaussian"
+        uses = name != "gaussian" or checkpoint.train["init"] != "uniform"
         record[f"{name}_sha256"] = sha256(getattr(args, name)) if uses else None
     shares = mixing(np.concatenate(features), groups, list(GROUPS).index("buffer"), k)
     record["sources"] = {f"buffer_near_{name}": float(share) for name, share in zip(GROUPS, shares, strict=True)}

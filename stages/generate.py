@@ -104,7 +104,7 @@ def work(args, settings: AnalysisSettings) -> None:
     own |= {"best_step": best.get("steps"), "best_distance": best.get("distance")}
     own |= {"energy_mean_of_starts": rows[0]["energy"], "energy_mean": rows[-1]["energy"]}
     own |= {"energy_std": float(energies.std(correction=0)), "checkpoint_sha256": sha256(args.checkpoint)}
-    own |= {"gaussian_sha256": sha256(args.gaussian) if train["init"] == "gaussian" else None}
+    own |= {"gaussian_sha256": sha256(args.gaussian) if train["init"] != "uniform" else None}
     own |= {
         "samples_sha256": sha256(args.out / "samples.npz"),
         "versions": cli.packages(),

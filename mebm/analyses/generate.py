@@ -10,7 +10,7 @@ from mebm.data.images import unit_to_bytes
 from mebm.errors import Diverged
 from mebm.measure.evaluation import score, statistics
 from mebm.method.energy import EnergyModel
-from mebm.method.gaussian import GaussianInit, UniformInit
+from mebm.method.gaussian import Init
 from mebm.method.sgld import sgld_step
 from mebm.seeds import generator_for
 from mebm.training.execution import launcher, way_of
@@ -36,7 +36,7 @@ class Chains:
     def __init__(
         self,
         model: EnergyModel,
-        init: GaussianInit | UniformInit,
+        init: Init,
         count: int,
         seed: int,
         *,

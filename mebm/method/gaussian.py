@@ -1,4 +1,5 @@
-"""Where chains start: a Gaussian fitted to the images, or uniform noise (docs/method.md, Initial distribution)."""
+"""Where chains start: a Gaussian fitted to the images, one for each class, or uniform noise (docs/method.md, Initial
+distribution)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,18 @@ def fit_gaussian(images: Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor
         moments = moments or StreamingMoments(rows.shape[1], images.device)
         moments.update(rows)
     return moments.mean, moments.covariance()
+
+
+def fit_classes(images: Tensor, labels: Tensor, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Means [K, D], covariances [K, D, D] (float32: they are large) and shares [K] of each class's images.
+
+    images: uint8 [N, C, H, W]; labels: int64 [N]. Raises DataError for a class without images.
+    """
+    counts = torch.bincount(labels, minlength=n_classes)
+    if not bool((counts > 0).all()):
+        raise DataError(f"class {int(counts.argmin())} has no training images, so it has no Gaussian of its own")
+    means, covs = zip(*(fit_gaussian(images[labels == label]) for label in range(n_classes)), strict=True)
+    return torch.stack(means), torch.stack([cov.float() for cov in covs]), counts.double() / len(labels)
 
 
 def _moments_of_bytes(images: Tensor, batch_size: int = 20_000) -> tuple[Tensor, Tensor]:
@@ -116,6 +129,54 @@ class GaussianInit:
 
 
 @dataclass
+class ClasswiseInit:
+    """Draws a class, and then from the Gaussian of its images. Classes have the shares of the training images.
+
+    means: [K, D]; factors: [K, D, D], lower; shares: [K]; shape: (C, H, W) of a draw.
+    """
+
+    means: Tensor
+    factors: Tensor
+    shares: Tensor
+    shape: tuple[int, int, int]
+
+    GATHERED = 64  # draws whose factors are copied side by side; of more, classes are drawn from in turn
+
+    @classmethod
+    def from_moments(
+        cls, means: Tensor, covs: Tensor, shares: Tensor, shape: tuple[int, int, int], ridge: float
+    ) -> "ClasswiseInit":
+        """Factor every class's covariance. Raises DataError as `GaussianInit.from_moments` does."""
+        if not len(means) == len(covs) == len(shares):
+            raise DataError(f"moments of {len(means)}, {len(covs)} and {len(shares)} classes; fit the Gaussian again")
+        inits = [GaussianInit.from_moments(mean, cov, shape, ridge) for mean, cov in zip(means, covs, strict=True)]
+        factors = torch.stack([init.factor.to(torch.float32) for init in inits])
+        return cls(torch.stack([init.mean for init in inits]).float(), factors, shares.float(), tuple(shape))
+
+    def to(self, device: torch.device | str) -> "ClasswiseInit":
+        """The same distribution with its tensors on `device`, in float32."""
+        return ClasswiseInit(self.means.to(device), self.factors.to(device), self.shares.to(device), self.shape)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws, [n, C, H, W] in [-1, 1], on the device of the statistics and the generator.
+
+        Few draws are made without asking the device for their classes, which would make a GPU wait.
+        """
+        classes = torch.multinomial(self.shares, n, replacement=True, generator=generator)
+        z = torch.randn(n, self.means.shape[1], generator=generator, device=self.means.device)
+        x = self.means[classes]
+        if n <= self.GATHERED:
+            x = x + torch.bmm(self.factors[classes], z[:, :, None])[:, :, 0]
+        else:
+            for label in range(len(self.shares)):
+                of = classes == label
+                x[of] += z[of] @ self.factors[label].T
+        channels, height, _ = self.shape
+        block, side = _blocks(height)
+        return block_repeat(x.clamp_(-1, 1).view(-1, channels, side, side), block)
+
+
+@dataclass
 class UniformInit:
     """The baseline start: every pixel uniform in [-1, 1]."""
 
@@ -131,21 +192,31 @@ class UniformInit:
         return torch.rand(n, *self.shape, generator=generator, device=self.device) * 2 - 1
 
 
-def load_init(kind: str, path: str | Path, shape: tuple[int, int, int]) -> GaussianInit | UniformInit:
-    """The initial distribution of a run: "gaussian" from an archive with mean, cov and ridge, or "uniform".
+Init = GaussianInit | ClasswiseInit | UniformInit
+MOMENTS = {  # arrays of gaussian.npz that a start needs, and how many sides they have
+    "gaussian": {"mean": 1, "cov": 2},
+    "classwise": {"class_mean": 2, "class_cov": 3, "class_share": 1},
+}
 
-    The archive is not read for "uniform".
+
+def load_init(kind: str, path: str | Path, shape: tuple[int, int, int]) -> Init:
+    """The initial distribution of a run: "gaussian" or "classwise" from an archive of moments, or "uniform".
+
+    The archive is not read for "uniform". Raises DataError for one that is damaged, or has no moments of classes.
     """
     if kind == "uniform":
         return UniformInit(shape)
-    arrays = read_npz(path, "mean", "cov", "ridge")
+    names = MOMENTS[kind]
+    arrays = read_npz(path, "ridge", optional=tuple(names))
+    if lacking := [name for name in names if name not in arrays]:
+        raise DataError(f"{path}: lacks {lacking[0]}; set gaussian.classwise, or fit the Gaussian again")
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):
-            raise DataError(f"{path}: {name} has dtype {array.dtype}, expected float64; fit the Gaussian again")
-    mean = torch.from_numpy(numbers(path, "mean", arrays["mean"], (None,)))
-    cov = torch.from_numpy(numbers(path, "cov", arrays["cov"], (None, None)))
+            raise DataError(f"{path}: {name} has dtype {array.dtype}, expected floats; fit the Gaussian again")
+    values = [torch.from_numpy(numbers(path, name, arrays[name], (None,) * sides)) for name, sides in names.items()]
     ridge = float(numbers(path, "ridge", arrays["ridge"], ()))
+    make = GaussianInit.from_moments if kind == "gaussian" else ClasswiseInit.from_moments
     try:
-        return GaussianInit.from_moments(mean, cov, shape, ridge)
+        return make(*values, shape, ridge)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

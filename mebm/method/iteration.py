@@ -19,7 +19,7 @@ from mebm.data.batches import crop, random_crops
 from mebm.data.images import ImageSet, bytes_to_unit
 from mebm.method.buffer import ReplayBuffer, last_of
 from mebm.method.energy import EnergyModel
-from mebm.method.gaussian import GaussianInit, UniformInit
+from mebm.method.gaussian import Init
 from mebm.method.loss import classification_term, generative_terms
 from mebm.method.sgld import sgld, step_noise
 from mebm.settings.schema import Train
@@ -40,7 +40,7 @@ class Inputs:
     plain: Callable[[], Tensor]
     labelled: Callable[[], Tensor]
     buffer: ReplayBuffer
-    init: GaussianInit | UniformInit
+    init: Init
     generators: dict[str, torch.Generator]
 
 

@@ -17,6 +17,7 @@ from mebm.settings.schema import (
     Dataset,
     Embedding,
     Features,
+    Gaussian,
     Generate,
     Neighbours,
     Ood,
@@ -116,6 +117,8 @@ def of_data_jobs(entry: Entry, data: Size) -> Iterator[str]:
         yield f"{_held_out_key(dataset)}: is 1, expected at least 2 images, to measure their quality, or 0"
     noise = 8 * data.pixels * baseline.n_images
     yield from _fits({"baseline.n_images": (baseline.n_images, "the draws of the initial distribution", noise)})
+    if entry.of(Gaussian).classwise and data.classes == 0:
+        yield f"gaussian.classwise: is true, but {dataset.source} has no labels; set it to false"
     if features.network != "classifier":
         return
     if data.classes == 0:
@@ -202,6 +205,12 @@ def of_run(run: Run, data: Size) -> Iterator[str]:
                 f"least {needed} (quality.score_splits)"
             )
     yield from _fits(_training_memory(train, data))
+
+
+def of_init(run: Run, dataset: Entry) -> Iterator[str]:
+    """What is wrong with a run's start of chains, with the Gaussians that are fitted to its data set."""
+    if run.of(Train).init == "classwise" and not dataset.of(Gaussian).classwise:
+        yield f"train.init: is 'classwise', but datasets.{dataset.name} has gaussian.classwise false; set that to true"
 
 
 def of_analyses(run: Run, data: Size, chains: int | None) -> Iterator[str]:

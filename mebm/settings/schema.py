@@ -108,6 +108,7 @@ class Dataset(Section):
 
 class Gaussian(Section):
     ridge: NonNegative
+    classwise: bool
 
 
 class Features(Section):
@@ -144,7 +145,7 @@ class Train(Section):
     px_weight: NonNegative
     pyx_weight: NonNegative
     l2_coeff: NonNegative
-    init: Literal["gaussian", "uniform"]
+    init: Literal["gaussian", "classwise", "uniform"]
     n_steps: Annotated[int, Field(ge=0, le=10_000)]
     step_size: Positive
     noise_std: NonNegative

@@ -13,7 +13,7 @@ from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
 from mebm.method.buffer import ReplayBuffer
 from mebm.method.energy import EnergyModel
-from mebm.method.gaussian import GaussianInit, UniformInit
+from mebm.method.gaussian import Init
 from mebm.method.schedule import lr_at
 from mebm.settings.schema import Train
 from mebm.training import parallel
@@ -45,7 +45,7 @@ class Trained:
 def train_model(
     train: Train,
     data: ImageSet,
-    init: GaussianInit | UniformInit,
+    init: Init,
     device: torch.device,
     *,
     test: ImageSet | None = None,

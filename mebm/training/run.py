@@ -12,7 +12,7 @@ from mebm.errors import DataError
 from mebm.method.algorithms import algorithm
 from mebm.method.buffer import ReplayBuffer
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.method.gaussian import GaussianInit, UniformInit
+from mebm.method.gaussian import Init
 from mebm.method.iteration import Choices, Inputs, iterate
 from mebm.method.schedule import iterations_per_epoch, make_optimiser
 from mebm.seeds import generator_for
@@ -33,7 +33,7 @@ class Run:
     and missing.
     """
 
-    def __init__(self, train: Train, data: ImageSet, init: GaussianInit | UniformInit, device: torch.device):
+    def __init__(self, train: Train, data: ImageSet, init: Init, device: torch.device):
         if train.pyx_weight and data.labels is None:
             raise DataError("the data set has no labels, so train.pyx_weight must be 0")
         self.train, self.device, self.algorithm = train, device, algorithm(train.algorithm)
@@ -55,7 +55,7 @@ class Run:
         self.inputs = self._inputs(data.to(device), init.to(device))
         self.log, self.watch = Log(device, saturated_bytes(data.images)), Watch(device)
 
-    def _inputs(self, data: ImageSet, init: GaussianInit | UniformInit) -> Inputs:
+    def _inputs(self, data: ImageSet, init: Init) -> Inputs:
         """This process's part of every batch and of the buffer."""
         train = self.train
         for what in ("batch_size", "label_batch_size", "buffer_size"):

@@ -1,16 +1,22 @@
 """The initial distribution: fit, factor, draws."""
 
+import numpy as np
 import pytest
 import torch
 
 from mebm.data.blocks import block_mean, block_repeat
 from mebm.data.images import bytes_to_unit
 from mebm.errors import DataError
+from mebm.files import write_npz
 from mebm.method.gaussian import (
+    MOMENTS,
+    ClasswiseInit,
     GaussianInit,
     UniformInit,
     block_size,
+    fit_classes,
     fit_gaussian,
+    load_init,
 )
 
 
@@ -74,3 +80,49 @@ def test_images_that_blocks_do_not_tile():
 def test_statistics_that_cannot_be_drawn_from(mean, cov, message):
     with pytest.raises(DataError, match=message):
         GaussianInit.from_moments(mean, cov, (1, 2, 2), 1e-4)
+
+
+def two_classes() -> ClasswiseInit:
+    """A class around -0.5 with a share of a quarter, and a wider one around 0.5."""
+    means, roots = torch.tensor([[-0.5] * 4, [0.5] * 4]).double(), [0.02, 0.1]
+    covs = torch.stack([root**2 * torch.eye(4) for root in roots])
+    return ClasswiseInit.from_moments(means, covs, torch.tensor([0.25, 0.75]), (1, 2, 2), 1e-6)
+
+
+def test_classes_are_fitted_by_themselves(images):
+    labels = torch.arange(len(images)) % 3 % 2
+    means, covs, shares = fit_classes(images, labels, 2)
+    assert shares.tolist() == [2 / 3, 1 / 3]
+    for label in range(2):
+        mean, cov = fit_gaussian(images[labels == label])
+        assert torch.equal(means[label], mean)
+        assert torch.allclose(covs[label].double(), cov, atol=1e-6)
+    with pytest.raises(DataError, match="class 2 has no training images"):
+        fit_classes(images, labels, 3)
+
+
+@pytest.mark.parametrize("at_once", [50, 20_000])
+def test_each_class_has_its_share_and_its_moments(at_once):
+    init, generator = two_classes(), torch.Generator().manual_seed(0)
+    x = torch.cat([init.sample(at_once, generator) for _ in range(20_000 // at_once)]).flatten(1)
+    first = x[:, 0] < 0
+    assert float(first.float().mean()) == pytest.approx(0.25, abs=0.01)
+    for of, mean, std in ((first, -0.5, 0.02), (~first, 0.5, 0.1)):
+        assert torch.allclose(x[of].mean(0), torch.full((4,), mean), atol=0.005)
+        cov = torch.cov(x[of].T)
+        assert torch.allclose(cov, (std**2 + 1e-6) * torch.eye(4), atol=5e-4)
+
+
+def test_moments_of_classes_come_back_from_their_archive(images, tmp_path):
+    moments = fit_classes(images, torch.arange(len(images)) % 2, 2)
+    arrays = dict(zip(MOMENTS["classwise"], (value.numpy() for value in moments), strict=True))
+    mean, cov = fit_gaussian(images)
+    write_npz(tmp_path / "a.npz", mean=mean.numpy(), cov=cov.numpy(), ridge=np.float64(1e-4), **arrays)
+    loaded = load_init("classwise", tmp_path / "a.npz", (1, 4, 4))
+    expected = ClasswiseInit.from_moments(*moments, (1, 4, 4), 1e-4)
+    draws = [init.sample(9, torch.Generator().manual_seed(0)) for init in (loaded, expected)]
+    assert torch.equal(*draws)
+    write_npz(tmp_path / "b.npz", mean=mean.numpy(), cov=cov.numpy(), ridge=np.float64(1e-4))
+    with pytest.raises(DataError, match=r"b\.npz: lacks class_mean; set gaussian\.classwise, or fit"):
+        load_init("classwise", tmp_path / "b.npz", (1, 4, 4))
+    assert isinstance(load_init("gaussian", tmp_path / "b.npz", (1, 4, 4)), GaussianInit)

@@ -662,3 +662,15 @@ def test_values_in_messages_are_short_and_printable():
     assert listed(["a", "b"]) == "a, b"
     assert listed([]) == "none"
     assert listed([f"name{i}" for i in range(1000)], 30) == "name0, name1, name2, name3, and 996 more"
+
+
+def test_a_start_by_classes_needs_the_gaussians_of_classes():
+    content = smoke.small_params()
+    content["train"]["init"] = "classwise"
+    said = refusal(content)
+    assert "train.init: is 'classwise', but datasets.digits has gaussian.classwise false; set that to true" in said
+    content["gaussian"]["classwise"] = True
+    assert check_params(Path("params.yaml"), content)
+    content["suite"]["datasets"]["digits"] = {"dataset": {"source": "celeba_hq", "path": "faces", "image_size": 64}}
+    content["features"]["network"] = "inception"
+    assert "gaussian.classwise: is true, but celeba_hq has no labels" in refusal(content)
