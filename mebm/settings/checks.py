@@ -267,12 +267,15 @@ def weights(train: Train, data: Size) -> int:
 
 def _training_memory(train: Train, data: Size) -> dict[str, tuple[int, str, int]]:
     """Bytes that training needs at least, with the key that sets them, its value, and what they hold."""
-    copies = 2 + (1 if train.optimiser == "sgd" else 2)  # weights, gradients, and what the optimiser remembers
+    # weights, gradients, what the optimiser remembers, and averages
+    copies = 2 + (1 if train.optimiser == "sgd" else 2) + len(train.ema_decays)
+    noise = 4 * data.pixels * train.batch_size * train.n_steps if train.noise_std else 0
     network = 4 * copies * weights(train, data)
     gaussian = 2 * 8 * (data.channels * (data.side // tile(data.side)) ** 2) ** 2
     return {
         "train.width": (train.width, "weights, gradients and optimiser", network),
         "train.buffer_size": (train.buffer_size, "the replay buffer", 4 * data.pixels * train.buffer_size),
+        "train.n_steps": (train.n_steps, "the noise of an iteration's steps", noise),
         "dataset.n_source": (data.train or 0, "the training images", data.pixels * (data.train or 0)),
         "dataset.image_size": (data.side, "the covariance of the Gaussian", gaussian),
     }
