@@ -1,5 +1,6 @@
 """New samples: which chain depends on what, the mathematics of a step, and the stage `generate`."""
 
+import copy
 import json
 import math
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ import smoke
 import torch
 import yaml
 from PIL import Image
+from tape import tape
 from torch import nn
 
 from mebm.analyses.generate import BLOCK, Chains, in_batches
@@ -26,6 +28,7 @@ from mebm.method.gaussian import GaussianInit, UniformInit
 from mebm.method.sgld import sgld_step
 from mebm.seeds import generator_for
 from mebm.training.checkpoint import Checkpoint, save_checkpoint
+from mebm.training.execution import Replay
 from stages import generate
 
 SHAPE = (1, 8, 8)
@@ -91,6 +94,24 @@ def test_with_running_statistics_the_first_chains_are_the_same_for_any_batch_siz
 def test_with_batch_statistics_a_batch_is_what_counts(model, init):
     small, large = (pixels(moved(model, init, 40, batch_size=n, bn_stats="batch")) for n in (20, 40))
     assert not torch.allclose(small, large, atol=1e-3)
+
+
+@pytest.mark.parametrize(("bn_stats", "noise_std"), [("batch", 0.05), ("running", 0.0)])
+def test_a_recorded_step_is_the_step(model, init, bn_stats, noise_std):
+    options = {"batch_size": 20, "bn_stats": bn_stats, **STEP, "noise_std": noise_std}
+    eager, recorded = (Chains(model, init, 50, 0, **options) for _ in range(2))
+    recorded._launch = Replay(recorded._moved, dict, tape)
+    for _ in range(3):
+        eager.step()
+        recorded.step()
+        assert torch.equal(pixels(eager), pixels(recorded))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_moves_chains_as_single_launches_do(model, init):
+    on_gpu = copy.deepcopy(model).to("cuda")
+    eager, graph = (moved(on_gpu, init, 50, batch_size=20, execution=way) for way in ("eager", "graph"))
+    assert torch.equal(pixels(eager), pixels(graph))
 
 
 def test_batch_statistics_are_those_of_training_and_leave_running_averages_alone(model, init):
