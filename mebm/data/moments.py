@@ -46,14 +46,15 @@ def is_symmetric(matrix: Tensor) -> bool:
     return float((matrix - matrix.T).abs().max()) <= ROUNDING * float(matrix.abs().max())
 
 
+def negative_variance(eigenvalues: Tensor) -> str:
+    """Why a symmetric matrix of these eigenvalues [D], rising, is no covariance; empty where rounding explains them."""
+    least, limit = float(eigenvalues[0]), -ROUNDING * float(eigenvalues.abs().max())
+    return f"it has an eigenvalue of {least:.3g}, a negative variance" if least < limit else ""
+
+
 def covariance_fault(matrix: Tensor) -> str:
     """Why a finite matrix [D, D] can be no covariance; empty where it can. Faults of the size of rounding are none."""
     if not is_symmetric(matrix):
         return "it is not symmetric"
-    limit = -ROUNDING * float(matrix.abs().max())
-    if (least := float(matrix.diagonal().min())) < limit:
-        return f"it has a variance of {least:.3g}"
-    if not torch.linalg.cholesky_ex(matrix)[1]:
-        return ""
-    least = float(torch.linalg.eigvalsh(matrix)[0])
-    return f"it has an eigenvalue of {least:.3g}, a negative variance" if least < limit else ""
+    factorises = not torch.linalg.cholesky_ex(matrix)[1]
+    return "" if factorises else negative_variance(torch.linalg.eigvalsh(matrix))

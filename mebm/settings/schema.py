@@ -126,6 +126,7 @@ class Features(Section):
 
 class Reference(Section):
     file: FilePath | None
+    n_features: Count
 
 
 class Baseline(Section):
@@ -182,6 +183,7 @@ class Sample(Section):
 class Quality(Section):
     score_splits: Annotated[int, Field(ge=1, le=1_000_000)]
     permutation_seed: Seed
+    neighbours: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Generate(Analysis):

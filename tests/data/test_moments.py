@@ -28,5 +28,5 @@ def test_what_a_covariance_must_be():
     assert covariance_fault(cov) == covariance_fault(torch.zeros(3, 3)) == covariance_fault(torch.cov(rows[:2].T)) == ""
     assert covariance_fault(cov + 1e-7 * torch.randn(4, 4)) == ""  # rounding
     assert covariance_fault(cov.triu()) == "it is not symmetric"
-    assert covariance_fault(-cov).startswith("it has a variance of -")
+    assert covariance_fault(-cov).startswith("it has an eigenvalue of -")
     assert covariance_fault(torch.tensor([[1.0, 2.0], [2.0, 1.0]])) == "it has an eigenvalue of -1, a negative variance"
