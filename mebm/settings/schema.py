@@ -226,6 +226,8 @@ class Ood(Analysis):
 
     sets: Annotated[list[str], AfterValidator(_once)] | None
     n_images: Annotated[int, Field(ge=2, le=LARGE)]
+    bn_stats: Literal["running", "batch"]
+    batch_size: Batch
     seed: Seed
 
 
