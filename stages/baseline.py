@@ -40,7 +40,7 @@ def work(args, settings: BaselineSettings) -> None:
         ("heldout", args.test, test.images[order]),
     ):
         if len(images):
-            record = meter.measure(images, quality.score_splits, quality.permutation_seed)
+            record = meter.measure(images, quality.score_splits, quality.permutation_seed, quality.neighbours)
             cli.log.info("%s, %s: %s", settings.name, name, meter.headline(record))
         else:
             record = meter.missing("no held-out images: all train")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mebm.analyses.embedding import GROUPS, intrusion, layout, mixing, scatter, separability, violins
+from mebm.analyses.pictures import classify
 from mebm.data.images import load_images
 from mebm.errors import MetricError, ParamsError
 from mebm.figures.plots import figure, message
@@ -75,7 +76,7 @@ def work(args, settings: AnalysisSettings) -> None:
         record["intrusion"] = {"status": checkpoint.no_classifier(train) or "ok"}
     if record["intrusion"]["status"] == "ok":
         # Classes are predicted as for sampling and accuracy: with running statistics.
-        predicted = score(model, images["buffer"], batch_size).logits.argmax(1).numpy()
+        predicted = classify(score(model, images["buffer"], batch_size).logits)[0].numpy()
         record["intrusion"] |= {
             "buffer": intrusion(data, labels, k, buffer, predicted),
             "data": intrusion(data, labels, k),

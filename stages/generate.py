@@ -82,10 +82,12 @@ def work(args, settings: AnalysisSettings) -> None:
             energies, images = chains.energies(wanted.bn_stats).double(), chains.images()
             if not bool(energies.isfinite().all()):
                 raise MetricError(f"energies are not finite after {step} steps; the run's weights may have diverged")
-            record = meter.measure(images, quality.score_splits, quality.permutation_seed, few=True)
+            measured = (quality.score_splits, quality.permutation_seed, quality.neighbours)
+            record = meter.measure(images, *measured, few=True)
             distance, score = (record[name] for name in names)
             rows.append({"steps": step, "distance": distance, "distance_name": names[0], "score": score})
             rows[-1] |= {"score_name": names[1], "energy": float(energies.mean())}
+            rows[-1] |= {name: record[name] for name in ("precision", "recall")}
         if step:
             show(step, wanted.steps, f"energy {rows[-1]['energy']:.3f} after {rows[-1]['steps']} steps")
 

@@ -46,14 +46,14 @@ def work(args, settings: AnalysisSettings) -> None:
         checkpoint.no_classifier(),
     )
     scores = score(checkpoint.model, checkpoint.replay_buffer, settings.compute.eval_batch_size)
-    record = {"status": reason or "ok", "n_images": len(images), "bn_stats": "running", "n_classes": n_classes}
+    record = {"status": "ok", "n_images": len(images), "bn_stats": "running", "n_classes": n_classes}
     record |= {"per_class": wanted.per_class, "ranked": wanted.ranked, "checkpoint_sha256": sha256(args.checkpoint)}
-    record |= energy_summary(scores.energy)
+    record |= energy_summary(scores.energy) | {"classes": {"status": reason or "ok"}}
     values = {"energy": scores.energy}
     if not reason:
         predicted, values["probability"] = classify(scores.logits)
         shares = class_shares(predicted, n_classes)
-        record |= class_summary(shares) | {"mean_probability": float(values["probability"].mean())}
+        record["classes"] |= class_summary(shares) | {"mean_probability": float(values["probability"].mean())}
         shown = ranked(shares, SHOWN, largest=True).sort().values.tolist()
         some = f"{SHOWN} largest of {n_classes} classes: " if n_classes > SHOWN else ""
 
@@ -77,9 +77,10 @@ def work(args, settings: AnalysisSettings) -> None:
         title = f"{some}predicted class and its share of the buffer, most probable first"
         draw_groups(figures / "by_class.png", title, [images[columns[i]] for i in shown], heads, across=True)
     write_json(args.out / "metrics.json", {**record, "provenance": cli.provenance()})
-    said = (
-        reason or f"{n_classes - record['empty_classes']} of {n_classes} classes, entropy {record['class_entropy']:.3f}"
-    )
+    said = reason
+    if not reason:
+        filled, entropy = n_classes - record["classes"]["empty_classes"], record["classes"]["class_entropy"]
+        said = f"{filled} of {n_classes} classes, entropy {entropy:.3f}"
     cli.log.info("%s: %d images, mean energy %.3f, %s", settings.name, len(images), record["energy_mean"], said)
 
 

@@ -1,4 +1,4 @@
-"""Measure the quality of a run's images: Frechet distance and score, with their conditions, in quality.json."""
+"""Measure the quality of a run's images: distance, score, precision and recall, with their conditions: quality.json."""
 
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args, settings: QualitySettings) -> None:
-    manifest = read_json(args.manifest, Manifest)
+    manifest, quality = read_json(args.manifest, Manifest), settings.quality
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
     common = {key: manifest[key] for key in ("seed", "restarts", "checkpoint_sha256")}
@@ -48,7 +48,7 @@ def work(args, settings: QualitySettings) -> None:
         if conditions["images_sha256"] != sha256(path):
             raise DataError(f"{args.manifest}: does not describe {path} (another hash); run the sample stage again")
         images = load_images(path, meter.shape).images
-        record = meter.measure(images, settings.quality.score_splits, settings.quality.permutation_seed)
+        record = meter.measure(images, quality.score_splits, quality.permutation_seed, quality.neighbours)
         records[protocol] = {
             **record,
             "protocol": protocol,

@@ -1,4 +1,7 @@
-"""Compute the reference of the Frechet distance, feature statistics of the training images: reference.npz."""
+"""Compute what quality is measured against, features of the training images: reference.npz.
+
+Their mean and covariance, for the Frechet distance, and the features of some single images, for precision and recall.
+"""
 
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ import numpy as np
 from mebm.data.images import load_images
 from mebm.files import sha256, write_npz
 from mebm.measure.features import extract, load_network, read_statistics
+from mebm.seeds import choice
 from mebm.settings.stages import ReferenceSettings
 from stages import cli
 
@@ -25,10 +29,11 @@ def work(args, settings: ReferenceSettings) -> None:
     data = load_images(args.train)
     if settings.reference.file is not None:
         mu, sigma = read_statistics(settings.reference.file, network)
-        count = 0  # such a file does not say
+        count, single = 0, {}  # such a file does not say, and has no features of single images
     else:
-        mu, sigma, _ = extract(network, data.images, settings.compute.eval_batch_size)
-        count = len(data)
+        chosen = choice(len(data), settings.reference.n_features, "reference features", 0)
+        mu, sigma, _, features = extract(network, data.images, settings.compute.eval_batch_size, chosen)
+        count, single = len(data), {"features": features.numpy()}
     write_npz(
         args.out,
         mu=mu.numpy(),
@@ -37,6 +42,7 @@ def work(args, settings: ReferenceSettings) -> None:
         shape=np.array(data.shape, np.int64),
         preprocessing=np.array(network.preprocessing),
         features_sha256=np.array(sha256(args.features)),
+        **single,
     )
     cli.log.info("%s: %d features of %s images", settings.name, len(mu), count or "an unknown number of")
 

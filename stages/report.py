@@ -15,12 +15,13 @@ from mebm.engine import failures, records
 from mebm.engine.graph import Graph
 from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
-from mebm.settings.stages import ANALYSIS_STAGES, ReportSettings
+from mebm.settings.schema import SECTIONS
+from mebm.settings.stages import ANALYSIS_STAGES, STAGES, ReportSettings
 from mebm.settings.suite import load_params
 from mebm.show import tables
 from mebm.show.report.page import Analysis, JobPictures, Overview, Run, read_table, render, shown
 from mebm.show.rows import DASH
-from mebm.show.summaries import QUALITY, Measured, Spent, Summary, label
+from mebm.show.summaries import MANIFOLD, QUALITY, Measured, Spent, Summary, label
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
@@ -84,7 +85,8 @@ class _Page:
         wanted = self.resolved[f"dataset.{name}"]["dataset"]
         manifest = self._manifest(name)
         folder = self.args.results / "baseline" / name
-        measured = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        paths = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        measured = {part: read_json(path, Measured) for part, path in paths.items() if path.is_file()}
         return {
             "name": name,
             "title": self.settings.datasets[name],
@@ -94,7 +96,8 @@ class _Page:
             "counts": {part: shown(manifest["counts"].get(part)) if manifest else "–" for part in ("train", "test")},
             "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
             "baseline": self._source(folder, f"baseline@{name}"),
-            "numbers": {part: _quality(read_json(path, Measured)) for part, path in measured.items() if path.is_file()},
+            "held_out": "heldout" not in measured or measured["heldout"]["n_images"] > 0,
+            "numbers": {part: _quality(record) for part, record in measured.items()},
         }
 
     def run(self, name: str) -> Run:
@@ -118,27 +121,28 @@ class _Page:
         )
 
     def table(self, table: str, file: str) -> dict:
-        """A table of results with its caption, or the reason why it is not there."""
+        """A table of results with its caption, or the reason why it failed; neither where it was not made."""
         path = self.args.results / "tables" / f"{file}.csv"
+        content = read_table(path) if path.is_file() else None
         stage = "start" if table == "start" else "tables"
         job = self.jobs[f"{stage}@{self.settings.name if table == 'start' else table}"]
+        reason = failures.reason((stage,), job.name, self.args.state)
         return {
             "name": file,
             "title": tables.module(table).TITLE,
             "caption": tables.module(table).CAPTION,
             "source": self._source(path.parent, job.address),
             "href": Path(os.path.relpath(path, self.args.out.parent)).as_posix(),
-            "table": read_table(path) if path.is_file() else None,
-            "reason": failures.reason((stage,), job.name, self.args.state) or "not run",
+            "table": content,
+            "reason": reason,
+            "applies": content is not None or bool(reason),
         }
 
     def _analysis(self, stage: str, run: str) -> Analysis:
         folder = self.args.results / run / "analyses" / stage
         address = f"{stage}@{run}"
-        job = self.resolved.get(f"{stage}.{run}")
-        sections = job.values() if isinstance(job, dict) else ()
-        parameters = {key for section in sections if isinstance(section, dict) for key in section}
-        reason = failures.reason((stage,), run, self.args.state) or "not run"
+        parameters = {key for section in STAGES[stage].sections() for key in SECTIONS[section].model_fields}
+        reason = failures.reason((stage,), run, self.args.state)
         return Analysis(folder, self.args.out, address, self._cmd(address), parameters, reason)
 
     def _source(self, folder: Path, address: str) -> JobPictures:
@@ -165,7 +169,8 @@ class _Page:
 
 def _quality(record: dict) -> list[tuple[str, str]]:
     """The numbers of a metric record that head a run or a baseline."""
-    known = [(label(key, arrow=False), f"{record[key]:.2f}") for key in QUALITY if record.get(key) is not None]
+    keys = [key for key in (*QUALITY, *MANIFOLD) if record.get(key) is not None]
+    known = [(label(key, arrow=False), f"{record[key]:.2f}") for key in keys]
     if record.get("accuracy") is not None:
         known.append(("accuracy", f"{100 * record['accuracy']:.2f} %"))
     return known

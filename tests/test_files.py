@@ -363,6 +363,7 @@ class Network:
         {"sigma": np.full((4, 4), -np.inf)},
         {"sigma": -np.eye(4)},
         {"sigma": np.triu(np.ones((4, 4)))},
+        {"sigma": 2 * np.ones((4, 4)) - np.eye(4)},
         {"sigma": np.zeros((4, 5))},
         {"preprocessing": np.array(7)},
     ],
@@ -421,6 +422,9 @@ def test_summary_of_damaged_records(stage, tmp_path):
     a.write_text(json.dumps(ACCURACY))
     c.write_text(json.dumps(COST))
     assert stage(summary, q, {"full": QUALITY}, *argv)
+    for value in (-0.1, 1.5, "high"):
+        assert not stage(summary, q, {"full": {**QUALITY, "recall": value}}, *argv)
+    assert stage(summary, q, {"full": {**QUALITY, "precision": 1.0, "recall": None}}, *argv)
     for content in damaged(QUALITY):
         expected = allowed(QUALITY, content, ("fcd", "classifier_score"))
         assert stage(summary, q, {"full": content}, *argv) == expected, content

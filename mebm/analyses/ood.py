@@ -12,12 +12,11 @@ from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-from mebm.measure.evaluation import gradient_batch, gradient_norms, score
+from mebm.measure.evaluation import gradient_norms, score
 from mebm.method.energy import EnergyModel
 from mebm.seeds import choice, generator_for
 
 SCORES = ("negative_energy", "class_probability", "negative_gradient_norm")
-NUMBERS = ("auroc", "average_precision", "fpr_at_95_tpr")
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey level, ITU-R BT.601, as PIL's convert("L")
 
 
@@ -72,45 +71,58 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
         return ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
 
 
-def scores(model: EnergyModel, images: Tensor, batch_size: int, classifies: bool) -> dict[str, np.ndarray]:
-    """Each of `SCORES`, float64 [N], of images (uint8 [N, C, H, W]); high means in-distribution.
+def full_batches(images: Tensor, batch_size: int) -> Tensor:
+    """The images, and behind them as many from the first again as fill the last batch."""
+    return images[torch.arange(-(-len(images) // batch_size) * batch_size) % len(images)]
 
-    class_probability holds log-odds, and is left out where the model was not trained to classify.
+
+def scores(
+    model: EnergyModel, images: Tensor, batch_size: int, classifies: bool, bn_stats: str = "running"
+) -> dict[str, np.ndarray]:
+    """Each of `SCORES`, float64 [N], of images (uint8 [N, C, H, W]) of one set; high means in-distribution.
+
+    bn_stats: as in `mebm.measure.evaluation.statistics`. With "batch" the scores are of the batches, too: these are the
+    images in their order, `batch_size` at a time, the same ones for all scores. A last batch of fewer images would have
+    other statistics, so it is filled up by the first images, which are not counted again. class_probability holds
+    log-odds, and is left out where the model was not trained to classify.
     """
-    seen = score(model, images, batch_size)
+    n, images = len(images), full_batches(images, batch_size)
+    seen = score(model, images, batch_size, bn_stats)
     found = {"negative_energy": -seen.energy.double().numpy()}
     if classifies:
         found["class_probability"] = log_odds(seen.logits.numpy())
-    return found | {
-        "negative_gradient_norm": -gradient_norms(model, images, gradient_batch(batch_size)).double().numpy()
-    }
+    found["negative_gradient_norm"] = -gradient_norms(model, images, batch_size, bn_stats).double().numpy()
+    return {name: values[:n] for name, values in found.items()}
 
 
-def separation(inside: np.ndarray, outside: np.ndarray) -> dict[str, float | str | None]:
+def separation(inside: np.ndarray, outside: np.ndarray) -> dict[str, float | int | str | None]:
     """How well a score tells in-distribution images [N], the positives, from others [M]: fractions, and a `status`.
 
     auroc: the chance that an image of the first kind has the higher score of two, ties counting half; 0.5 without any
-    difference. average_precision: the sum over thresholds of precision times the step in recall; N / (N + M) without
-    any difference. fpr_at_95_tpr: the smallest share of the others that passes a threshold which at least 95 % of the
-    in-distribution images pass (0 is best, 1 where all scores are equal). All None where a score is not finite.
+    difference, and below it where the score is reversed: rather lower for in-distribution images. average_precision:
+    the sum over thresholds of precision times the step in recall; average_precision_by_chance, N / (N + M), is that of
+    a score that says nothing. fpr_at_95_tpr: the smallest share of the others that passes a threshold which at least
+    95 % of the in-distribution images pass (0 is best, 1 where all scores are equal). n_in_distribution and n_other: N
+    and M. No auroc, average_precision and fpr_at_95_tpr (None) where a score is not finite.
     """
-    both = np.concatenate([inside, outside])
+    both, positive = np.concatenate([inside, outside]), np.repeat([1, 0], [len(inside), len(outside)])
+    auroc = precision = false_positives = None
+    status = "ok"
     if lost := int((~np.isfinite(both)).sum()):
-        return dict.fromkeys(NUMBERS) | {"status": f"the score of {lost} of {len(both)} images is not finite"}
-    positive = np.repeat([1, 0], [len(inside), len(outside)])
-    false, true, _ = roc_curve(positive, both, drop_intermediate=False)
-    numbers = (
-        roc_auc_score(positive, both),
-        average_precision_score(positive, both),
-        false[true >= 0.95].min(),
-    )
-    return dict(zip(NUMBERS, map(float, numbers), strict=True)) | {"status": "ok"}
-
-
-def separations(inside: dict[str, np.ndarray], outside: dict[str, np.ndarray]) -> dict[str, dict]:
-    """`separation` by each of `SCORES`; a score that the model does not have says so."""
-    none = dict.fromkeys(NUMBERS) | {"status": "no classifier: pyx_weight is 0"}
-    return {key: separation(inside[key], outside[key]) if key in inside else none for key in SCORES}
+        status = f"the score of {lost} of {len(both)} images is not finite"
+    else:
+        false, true, _ = roc_curve(positive, both, drop_intermediate=False)
+        auroc, precision = float(roc_auc_score(positive, both)), float(average_precision_score(positive, both))
+        false_positives = float(false[true >= 0.95].min())
+    return {
+        "auroc": auroc,
+        "average_precision": precision,
+        "average_precision_by_chance": len(inside) / len(both),
+        "fpr_at_95_tpr": false_positives,
+        "n_in_distribution": len(inside),
+        "n_other": len(outside),
+        "status": status,
+    }
 
 
 def spread(energy: np.ndarray) -> dict[str, float | int | None]:

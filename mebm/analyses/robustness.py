@@ -68,7 +68,8 @@ def attack(
     """Which images every point that the attack visits leaves correctly classified, bool [B] on the CPU.
 
     x: [B, C, H, W] in [-1, 1]; starts: points of the unit ball, shaped like x; radius: in [-1, 1] units. A point is
-    visited `steps` + 1 times, the start and the end included; an image that is wrong is not followed further.
+    visited `steps` + 1 times, the start and the end included; an image that is wrong is not followed further. Raises
+    MetricError for logits that are not finite.
     """
     device = next(model.parameters()).device
     index = torch.arange(len(x), device=device)
@@ -78,6 +79,8 @@ def attack(
         for step in range(steps + 1):
             moved.requires_grad_(step < steps)
             logits = model.logits(moved)
+            if not bool(torch.isfinite(logits).all()):  # of which the largest would be one of the first class
+                raise MetricError("class logits of attacked images are not finite; train the run again")
             right = logits.argmax(dim=1) == labels
             if step < steps and bool(right.any()):
                 (gradient,) = torch.autograd.grad(other_odds(logits, labels).sum(), moved)

@@ -1,9 +1,11 @@
-"""Mean and covariance of more rows than fit into memory."""
+"""Mean and covariance of more rows than fit into memory, and what a matrix must be to be a covariance."""
 
 import torch
 from torch import Tensor
 
 from mebm.errors import DataError
+
+ROUNDING = 1e-5  # of a covariance's largest entry: float32 statistics of thousands of dimensions are off by less
 
 
 class StreamingMoments:
@@ -37,3 +39,22 @@ class StreamingMoments:
             raise DataError(f"a covariance needs more than {ddof} images, found {self.count}")
         cov = self._scatter / (self.count - ddof)
         return (cov + cov.T) / 2
+
+
+def is_symmetric(matrix: Tensor) -> bool:
+    """Whether a finite matrix [D, D] is symmetric up to rounding."""
+    return float((matrix - matrix.T).abs().max()) <= ROUNDING * float(matrix.abs().max())
+
+
+def negative_variance(eigenvalues: Tensor) -> str:
+    """Why a symmetric matrix of these eigenvalues [D], rising, is no covariance; empty where rounding explains them."""
+    least, limit = float(eigenvalues[0]), -ROUNDING * float(eigenvalues.abs().max())
+    return f"it has an eigenvalue of {least:.3g}, a negative variance" if least < limit else ""
+
+
+def covariance_fault(matrix: Tensor) -> str:
+    """Why a finite matrix [D, D] can be no covariance; empty where it can. Faults of the size of rounding are none."""
+    if not is_symmetric(matrix):
+        return "it is not symmetric"
+    factorises = not torch.linalg.cholesky_ex(matrix)[1]
+    return "" if factorises else negative_variance(torch.linalg.eigvalsh(matrix))

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mebm.data.moments import StreamingMoments
+from mebm.data.moments import StreamingMoments, covariance_fault
 from mebm.errors import CheckpointError, DataError
-from mebm.files import numbers, read_npz, read_torch, replacing, unreadable
+from mebm.files import AGAIN, numbers, read_npz, read_torch, replacing, unreadable
 from mebm.measure import networks
 from mebm.measure.networks import FeatureNetwork
 
@@ -61,17 +61,26 @@ def stream(network: FeatureNetwork, images: Tensor, batch_size: int) -> Iterator
 
 
 @torch.no_grad()
-def extract(network: FeatureNetwork, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [D] and covariance [D, D] (N - 1) of the features of images, float64, and their logits [N, n_classes].
+def extract(
+    network: FeatureNetwork, images: Tensor, batch_size: int, kept: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean [D] and covariance [D, D] (N - 1) of the features of images, float64, their logits [N, n_classes], and
+    the features themselves of the images `kept`, float32 [len(kept), D].
 
-    images: uint8 [N, C, H, W]. Features stream: they are not kept. Raises DataError for fewer than two images.
+    images: uint8 [N, C, H, W]; kept: int64, different indices of images, in the order wanted; None for none. Other
+    features stream. All on the CPU. Raises DataError for fewer than two images.
     """
+    kept = torch.empty(0, dtype=torch.int64) if kept is None else kept
     moments = StreamingMoments(network.n_features, next(network.parameters()).device)
-    logits = []
-    for features, batch_logits in stream(network, images, batch_size):
-        moments.update(features)
+    place = torch.full((len(images),), -1)
+    place[kept] = torch.arange(len(kept))
+    features, logits = torch.empty(len(kept), network.n_features), []
+    for (found, batch_logits), places in zip(stream(network, images, batch_size), place.split(batch_size), strict=True):
+        moments.update(found)
         logits.append(batch_logits)
-    return moments.mean.cpu(), moments.covariance(ddof=1).cpu(), torch.cat(logits).cpu()
+        wanted = places >= 0
+        features[places[wanted]] = found.float().cpu()[wanted]
+    return moments.mean.cpu(), moments.covariance(ddof=1).cpu(), torch.cat(logits).cpu(), features
 
 
 def read_statistics(path: str | Path, network: FeatureNetwork) -> tuple[Tensor, Tensor]:
@@ -91,6 +100,6 @@ def read_statistics(path: str | Path, network: FeatureNetwork) -> tuple[Tensor, 
     if arrays["mu"].shape != (n,) or arrays["sigma"].shape != (n, n):
         raise DataError(f"{path}: holds statistics of {list(arrays['mu'].shape)} features, expected {n}")
     mu, sigma = (torch.from_numpy(numbers(path, key, arrays[key], arrays[key].shape)) for key in ("mu", "sigma"))
-    if not torch.allclose(sigma, sigma.T) or bool((sigma.diagonal() < 0).any()):
-        raise DataError(f"{path}: sigma is not a covariance matrix: it is not symmetric, or a variance is negative")
+    if fault := covariance_fault(sigma):
+        raise DataError(f"{path}: sigma is no covariance matrix: {fault}; {AGAIN}")
     return mu, sigma

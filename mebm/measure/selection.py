@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from mebm.errors import MetricError
 from mebm.measure.evaluation import score
 from mebm.method.energy import EnergyModel
 
@@ -15,9 +16,19 @@ def class_probabilities(model: EnergyModel, x: Tensor, batch_size: int) -> Tenso
     """Softmax of the class head, [N, n_classes], for images [N, C, H, W] in [-1, 1].
 
     With running BatchNorm statistics: the release's sampler leaves the model in training mode, so that its ranking
-    depends on how images were batched.
+    depends on how images were batched. Raises MetricError for a probability that is not finite.
     """
-    return score(model, x, batch_size).logits.softmax(dim=1)
+    return _finite(score(model, x, batch_size).logits.softmax(dim=1))
+
+
+def _finite(probabilities: Tensor) -> Tensor:
+    """The same; an image without a probability would be of class 0, and rank above all others."""
+    if lost := int((~torch.isfinite(probabilities)).any(dim=1).sum()):
+        raise MetricError(
+            f"class probabilities of {lost} of {len(probabilities)} images are not finite; the run's weights have "
+            "diverged, so there is nothing to select by"
+        )
+    return probabilities
 
 
 def select(protocol: str, probabilities: Tensor, keep_ratio: float, head_is_trained: bool) -> tuple[Tensor, dict]:
@@ -42,9 +53,9 @@ def select_by_class(probabilities: Tensor, keep_ratio: float) -> Tensor:
 
     docs/method.md, Selection by class. probabilities: [N, n_classes]. Of n images predicted as a class, keep_ratio < 1
     keeps floor(n keep_ratio), and keep_ratio >= 1 keeps floor(keep_ratio) at most. Equal probabilities keep the order
-    of the images.
+    of the images. Raises MetricError for a probability that is not finite.
     """
-    confidence, predicted = probabilities.max(dim=1)
+    confidence, predicted = _finite(probabilities).max(dim=1)
     kept = []
     for label in range(probabilities.shape[1]):
         members = (predicted == label).nonzero().squeeze(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mebm.data.blocks import block_mean, block_repeat
 from mebm.data.images import bytes_to_unit
-from mebm.data.moments import StreamingMoments
+from mebm.data.moments import StreamingMoments, is_symmetric
 from mebm.errors import DataError
 from mebm.files import numbers, read_npz
 
@@ -90,8 +90,8 @@ class GaussianInit:
     def from_moments(cls, mean: Tensor, cov: Tensor, shape: tuple[int, int, int], ridge: float) -> "GaussianInit":
         """Factor the covariance once, in float64.
 
-        Raises DataError where sizes do not fit `shape`, a value is not finite, or cov + ridge I is not positive
-        definite.
+        Raises DataError where sizes do not fit `shape`, a value is not finite, or cov + ridge I is not symmetric and
+        positive definite.
         """
         channels, height, width = shape
         dimension = channels * _blocks(height)[1] ** 2
@@ -103,6 +103,8 @@ class GaussianInit:
         mean, cov = mean.to(torch.float64), cov.to(torch.float64)
         if not (torch.isfinite(mean).all() and torch.isfinite(cov).all()):
             raise DataError("Gaussian statistics hold values that are not finite; fit them again")
+        if not is_symmetric(cov):  # of which the factorisation would read one half
+            raise DataError("the covariance is not symmetric; fit the Gaussian again")
         factor, info = torch.linalg.cholesky_ex(cov + ridge * torch.eye(dimension, dtype=torch.float64))
         if info:
             raise DataError(

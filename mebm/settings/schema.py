@@ -127,6 +127,7 @@ class Features(Section):
 
 class Reference(Section):
     file: FilePath | None
+    n_features: Count
 
 
 class Baseline(Section):
@@ -192,6 +193,7 @@ class Sample(Section):
 class Quality(Section):
     score_splits: Annotated[int, Field(ge=1, le=1_000_000)]
     permutation_seed: Seed
+    neighbours: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Generate(Analysis):
@@ -234,6 +236,8 @@ class Ood(Analysis):
 
     sets: Annotated[list[str], AfterValidator(_once)] | None
     n_images: Annotated[int, Field(ge=2, le=LARGE)]
+    bn_stats: Literal["running", "batch"]
+    batch_size: Batch
     seed: Seed
 
 

@@ -14,7 +14,8 @@ PAIRS = tuple((found["DISTANCE"], found["SCORE"]) for found in map(NETWORKS.cons
 DISTANCES, SCORES = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS, strict=True))
 QUALITY = (*DISTANCES, *SCORES)
 _LABELS = {"fid": "FID", "is_mean": "IS", "accuracy": "accuracy %", "loss": "test loss"}
-METRICS = (*QUALITY, "accuracy", "loss")
+MANIFOLD = ("precision", "recall")  # in the same features, by nearest neighbours
+METRICS = (*QUALITY, *MANIFOLD, "accuracy", "loss")
 
 
 def label(metric: str, arrow: bool = True) -> str:
@@ -27,6 +28,10 @@ class _Numbers(Record):
     n_images: Annotated[int, Field(ge=0)] = 0
     status: str = "ok"
     restarts: Annotated[int, Field(ge=0)] = 0
+    precision: Annotated[float, Field(ge=0, le=1)] | None = None
+    recall: Annotated[float, Field(ge=0, le=1)] | None = None
+    neighbours: Annotated[int, Field(ge=1)] | None = None
+    n_features: Annotated[int, Field(ge=0)] | None = None
 
 
 # A record of metrics, as far as tables need it: null where there is no number.
@@ -88,7 +93,8 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
     def condensed(record: dict) -> dict:
         try:
             keys = (*_pair(record), "n_images")
-            return {key: record[key] for key in keys} | {k: record[k] for k in ("status",) if k in record}
+            others = (*MANIFOLD, "neighbours", "n_features", "status")
+            return {key: record[key] for key in keys} | {key: record[key] for key in others if key in record}
         except KeyError as error:
             raise DataError(f"a metric record lacks the key {error}; run its stage again") from error
 

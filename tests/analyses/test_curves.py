@@ -146,7 +146,7 @@ def stage(run, capsys):
     network = FeatureClassifier(1, 10, 8)
     save_network(run / "features.pt", network)
     data = images(200, 9)
-    mu, sigma, _ = extract(network.eval(), data, 100)
+    mu, sigma, *_ = extract(network.eval(), data, 100)
     arrays = {"mu": mu.numpy(), "sigma": sigma.numpy(), "count": 200, "shape": np.array([1, 8, 8])}
     arrays |= {"preprocessing": "classifier", "features_sha256": sha256(run / "features.pt")}
     write_npz(run / "reference.npz", **arrays)

@@ -210,8 +210,9 @@ def run(tmp_path, digits, model):
     torch.manual_seed(0)
     network = FeatureClassifier(1, 10, 4).eval()
     save_network(tmp_path / "features.pt", network)
-    mu, sigma, _ = extract(network, data, 100)
+    mu, sigma, _, features = extract(network, data, 100, torch.arange(200))
     stats = {"mu": mu.numpy(), "sigma": sigma.numpy(), "count": np.int64(200), "shape": np.array(SHAPE)}
+    stats["features"] = features.numpy()
     stats |= {"preprocessing": np.array("classifier"), "features_sha256": np.array(sha256(tmp_path / "features.pt"))}
     write_npz(tmp_path / "reference.npz", **stats)
     write_npz(tmp_path / "gaussian.npz", mean=np.zeros(64), cov=0.1 * np.eye(64), ridge=np.float64(1e-4))
@@ -255,6 +256,9 @@ def test_what_the_stage_writes(run, tmp_path):
     assert (found["status"], found["count"], found["n_images"], found["steps"]) == ("ok", 20, 20, 5)
     assert found["fcd"] == curve["distance"].iloc[-1] > 0
     assert found["classifier_score"] == curve["score"].iloc[-1] >= 1
+    assert found["precision"] == curve["precision"].iloc[-1]
+    assert found["recall"] == curve["recall"].iloc[-1]
+    assert (found["neighbours"], found["n_features"], found["precision_status"]) == (3, 20, "ok")
     assert found["best_distance"] == curve["distance"].min()
     assert found["best_step"] == curve["steps"][curve["distance"].idxmin()]
     assert found["energy_mean"] == curve["energy"].iloc[-1] < found["energy_mean_of_starts"]
@@ -289,6 +293,7 @@ def test_few_samples(run, tmp_path, count, status, distance, score):
     found, curve = record(tmp_path / "out"), pd.read_csv(tmp_path / "out" / "curve.csv")
     assert (found["status"], found["n_images"]) == (status, count)
     assert (found["fcd"] is not None, found["classifier_score"] is not None) == (distance, score)
+    assert (found["precision"] is not None) == distance
     assert (curve["distance"].notna().all(), curve["score"].notna().all()) == (distance, score)
     assert (found["best_step"] is not None) == distance
     assert len(list((tmp_path / "out" / "images").iterdir())) == count

@@ -80,7 +80,7 @@ def test_pixels_come_in_small_chunks_of_bytes():
 def test_streamed_features_are_those_of_the_statistics(digits):
     network = FeatureClassifier(1, 10, 4).eval()
     parts = list(stream(network, digits.images[:70], 30))
-    mean, _, logits = extract(network, digits.images[:70], 30)
+    mean, _, logits, _ = extract(network, digits.images[:70], 30)
     assert [len(features) for features, _ in parts] == [30, 30, 10]
     assert torch.allclose(torch.cat([features for features, _ in parts]).double().mean(0), mean)
     assert torch.equal(torch.cat([part for _, part in parts]), logits)

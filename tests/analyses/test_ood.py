@@ -9,12 +9,14 @@ import yaml
 from PIL import Image
 from scipy.special import softmax
 from small_run import SmallRun, classifier, linear_model
+from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from mebm.analyses import ood
 from mebm.data.images import bytes_to_unit, save_images
 from mebm.errors import ParamsError
 from mebm.measure.evaluation import gradient_norms
+from mebm.method.energy import EnergyModel
 from mebm.settings.schema import MADE_SETS
 from mebm.settings.suite import load_params
 from stages import ood as stage
@@ -46,6 +48,8 @@ def bytes_of(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_separation_by_hand(inside, outside, auroc, precision, fpr):
     found = ood.separation(np.array(inside, float), np.array(outside, float))
     assert found["status"] == "ok"
+    assert (found["n_in_distribution"], found["n_other"]) == (len(inside), len(outside))
+    assert found["average_precision_by_chance"] == len(inside) / (len(inside) + len(outside))
     assert found["auroc"] == pytest.approx(auroc)
     assert found["fpr_at_95_tpr"] == pytest.approx(fpr)
     if precision is not None:
@@ -85,8 +89,9 @@ def test_separation_depends_on_ranks_and_turns_round(drawn):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_scores_that_are_not_finite_give_no_number(value):
     found = ood.separation(np.array([1.0, value]), np.array([0.0]))
-    assert found.pop("status") == "the score of 1 of 3 images is not finite"
-    assert set(found.values()) == {None}
+    assert found["status"] == "the score of 1 of 3 images is not finite"
+    assert {found[key] for key in ("auroc", "average_precision", "fpr_at_95_tpr")} == {None}
+    assert (found["n_in_distribution"], found["n_other"]) == (2, 1)
     assert ood.spread(np.array([1.0, value])) == {"n_images": 2, "energy_mean": None, "energy_std": None}
     assert ood.spread(np.array([1.0, 3.0])) == {"n_images": 2, "energy_mean": 2.0, "energy_std": 1.0}
 
@@ -187,6 +192,63 @@ def test_scores_are_high_in_distribution():
     assert "class_probability" not in ood.scores(model, images, 4, classifies=False)
 
 
+def test_a_score_that_says_nothing_has_the_average_precision_of_chance():
+    random = np.random.default_rng(0)
+    found = ood.separation(random.random(3000), random.random(1000))
+    assert found["average_precision_by_chance"] == 0.75
+    assert found["average_precision"] == pytest.approx(0.75, abs=0.02)
+    assert found["auroc"] == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("n", "order"), [(6, [0, 1, 2, 3, 4, 5]), (5, [0, 1, 2, 3, 4, 0]), (2, [0, 1, 0])])
+def test_the_last_batch_is_filled_up_by_the_first_images(n, order):
+    images = torch.arange(n).view(n, 1, 1, 1)
+    assert ood.full_batches(images, 3).flatten().tolist() == order
+
+
+class Brightness(nn.Module):
+    """A backbone of BatchNorm alone: one feature, the mean of an image's normalised pixels."""
+
+    n_features = 1
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, affine=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x).mean(dim=(1, 2, 3)).unsqueeze(1)
+
+
+def test_two_statistics_are_two_scores():
+    """Bright images of the model's own, dark ones of another set, and an energy that is low on bright images.
+
+    Running averages tell the sets apart. By its own statistics each batch has the same mean brightness.
+    """
+    model = EnergyModel(Brightness(), 2).eval()
+    with torch.no_grad():
+        model.energy_head.weight.fill_(1.0)
+        model.energy_head.bias.zero_()
+    bright, dark = 200 + bytes_of(70, 1, 4, 4) // 5, bytes_of(64, 1, 4, 4, seed=1) // 5
+
+    def by_hand(images: torch.Tensor) -> np.ndarray:
+        """f of batches of 20, the last one filled up from the first."""
+        order = [index % len(images) for index in range(80)]
+        x = bytes_to_unit(images[order], torch.float64).view(4, 20, -1)
+        mean, var = x.mean(dim=(1, 2), keepdim=True), x.var(dim=(1, 2), keepdim=True, correction=0)
+        return ((x - mean) / (var + 1e-5).sqrt()).mean(dim=2).flatten()[: len(images)].numpy()
+
+    own, other = (ood.scores(model, images, 20, False) for images in (bright, dark))
+    assert ood.separation(own["negative_energy"], other["negative_energy"])["auroc"] == 1.0
+    assert ood.separation(other["negative_energy"], own["negative_energy"])["auroc"] == 0.0
+    own, other = (ood.scores(model, images, 20, False, "batch") for images in (bright, dark))
+    assert own["negative_energy"] == pytest.approx(by_hand(bright), abs=1e-4)
+    assert other["negative_energy"] == pytest.approx(by_hand(dark), abs=1e-4)
+    auroc = ood.separation(own["negative_energy"], other["negative_energy"])["auroc"]
+    assert auroc == pytest.approx(ood.separation(by_hand(bright), by_hand(dark))["auroc"], abs=1e-3)
+    assert 0.4 < auroc < 0.6
+    assert len(own["negative_energy"]) == len(own["negative_gradient_norm"]) == 70
+
+
 def test_range_keeps_the_in_distribution_set_readable():
     own = np.linspace(0, 1, 1001)
     assert ood.energy_range([own, own + 1]) == pytest.approx((0.01, 1.99))
@@ -239,16 +301,45 @@ def test_stage_measures_every_set_by_every_score(run, trained, digits):
     noise = ood.make("noise", own, 0)
     with torch.no_grad():
         expected = ood.separation(-trained.energy(bytes_to_unit(own)), -trained.energy(bytes_to_unit(noise)))
-    assert by_set(record)["noise"]["scores"]["negative_energy"]["auroc"] == pytest.approx(expected["auroc"], abs=1e-3)
+    found = by_set(record)["noise"]["scores"]["negative_energy"]
+    assert found["auroc"] == pytest.approx(expected["auroc"], abs=1e-3)
+    other = by_set(record)["other_digits"]["scores"]["negative_energy"]
+    assert (other["n_in_distribution"], other["n_other"]) == (60, 50)
+    assert other["average_precision_by_chance"] == 60 / 110
+
+
+def test_stage_with_the_statistics_of_training(run, trained, digits):
+    """Every set in batches of its own, in their order; the last one is filled up, for energies and gradients alike."""
+    assert look(run, "--bn-stats", "batch", "--batch-size", 25) == look(run, out="running") == 0
+    record = run.record()
+    assert (record["bn_stats"], record["batch_size"]) == ("batch", 25)
+    assert (run.record("running")["bn_stats"], run.record("running")["batch_size"]) == ("running", 100)
+    own = ood.choose(digits.images[:70], 60, "ood held-out", 0)
+    training, found = copy.deepcopy(trained).train(), {}
+    constant = ood.choose(ood.make("constant", own, 0), 60, "ood constant", 0)
+    for name, images in (("own", own), ("constant", constant)):
+        energies, norms = [], []
+        for batch in (images[:25], images[25:50], torch.cat([images[50:], images[:15]])):
+            x = bytes_to_unit(batch).requires_grad_(True)
+            energy = training.energy(x)
+            norms.append(torch.autograd.grad(energy.sum(), x)[0].flatten(1).norm(dim=1))
+            energies.append(energy.detach())
+        found[name] = [-torch.cat(values)[:60].numpy() for values in (energies, norms)]
+    for score, inside, outside in zip(("negative_energy", "negative_gradient_norm"), *found.values(), strict=True):
+        expected = ood.separation(inside, outside)["auroc"]
+        assert record[score]["constant"]["auroc"] == pytest.approx(expected, abs=1e-3), score
+        assert abs(expected - run.record("running")[score]["constant"]["auroc"]) > 0.01, score
+    assert "AUROC with batch statistics" in run.files()["figures/auroc.svg"].decode()
+    assert "energies with batch statistics" in run.files()["figures/energies.svg"].decode()
 
 
 def test_stage_without_a_classifier_and_without_labels(run, trained, digits):
     run.write_checkpoint(trained, (1, 8, 8), 10, pyx_weight=0.0)
     run.write_images("test.npz", digits.images[:70])
     assert look(run) == 0
+    assert run.record()["class_probability"] == {"status": "no classifier: pyx_weight is 0"}
     for about in by_set(run.record()).values():
-        assert about["scores"]["class_probability"]["status"] == "no classifier: pyx_weight is 0"
-        assert about["scores"]["class_probability"]["auroc"] is None
+        assert list(about["scores"]) == ["negative_energy", "negative_gradient_norm"]
         assert about["scores"]["negative_energy"]["status"] == "ok"
     assert "largest class probability" not in run.files()["figures/auroc.svg"].decode()
 
@@ -339,6 +430,10 @@ def test_equal_energies_are_drawn_without_a_warning(run, recwarn):
         assert low < energy < high
     energies = {"noise": np.full(5, 3.0)}
     stage.draw_energies(
-        run.folder / "a.svg", "digits", np.full(5, 3.0), energies, {"noise": {"scores": ood.separations({}, {})}}
+        run.folder / "a.svg",
+        "digits",
+        np.full(5, 3.0),
+        energies,
+        {"noise": {"scores": {"negative_energy": {"auroc": None}}}},
     )
     assert [str(warning.message) for warning in recwarn] == []

@@ -186,8 +186,11 @@ def test_pictures_of_a_classifier(run, drawn, tmp_path):
 
     found = record(tmp_path / "out")
     assert (found["status"], found["n_images"], found["bn_stats"]) == ("ok", 60, "running")
-    assert found["class_shares"] == pytest.approx((torch.bincount(predicted, minlength=4) / 60).tolist(), abs=1e-6)
-    assert found["mean_probability"] == pytest.approx(float(probability.mean()))
+    assert found["classes"]["status"] == "ok"
+    assert found["classes"]["class_shares"] == pytest.approx(
+        (torch.bincount(predicted, minlength=4) / 60).tolist(), abs=1e-6
+    )
+    assert found["classes"]["mean_probability"] == pytest.approx(float(probability.mean()))
     assert found["energy_lowest"] == pytest.approx(float(energy.min()))
     assert found["energy_highest"] == pytest.approx(float(energy.max()))
 
@@ -206,8 +209,8 @@ def test_a_model_without_a_classifier_is_ranked_by_energy_as_a_whole(run, drawn,
     sizes = {name: Image.open(tmp_path / "out" / "figures" / f"{name}.png").size for name in NAMES}
     assert sizes["by_class"] == sizes["best_by_probability"] == sizes["worst_by_probability"] == (500, 80)
     found = record(tmp_path / "out")
-    assert found["status"] == "no classifier: pyx_weight is 0"
-    assert "class_shares" not in found
+    assert found["status"] == "ok"
+    assert found["classes"] == {"status": "no classifier: pyx_weight is 0"}
     assert found["energy_mean"] == pytest.approx(float(energy.mean()))
 
 
@@ -225,13 +228,13 @@ def test_an_empty_class_keeps_its_place(run, drawn, tmp_path):
     assert len(drawn["by_class"][1][2]) == 0
     assert drawn["by_class"][2][2] == "2\n0 %"
     assert drawn["best_by_energy"][3][2] == ""
-    assert record(tmp_path / "out")["empty_classes"] == 1
+    assert record(tmp_path / "out")["classes"]["empty_classes"] == 1
 
 
 def test_of_many_classes_the_largest_are_shown(run, drawn, monkeypatch, tmp_path):
     monkeypatch.setattr(pictures, "SHOWN", 3)
     assert run(n_classes=12).status == 0
-    shares = record(tmp_path / "out")["class_shares"]
+    shares = record(tmp_path / "out")["classes"]["class_shares"]
     largest = sorted(sorted(range(12), key=lambda i: -shares[i])[:3])
     title, groups, heads, _, _ = drawn["worst_by_probability"]
     assert heads == [str(label) for label in largest]
@@ -254,7 +257,7 @@ def test_batches_do_not_matter(run, tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     assert run(out="two").status == 0
     one, two = record(tmp_path / "one"), record(tmp_path / "two")
-    assert one["class_shares"] == two["class_shares"]
+    assert one["classes"]["class_shares"] == two["classes"]["class_shares"]
     assert one["energy_mean"] == pytest.approx(two["energy_mean"], abs=1e-6)
 
 

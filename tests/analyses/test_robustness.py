@@ -272,6 +272,9 @@ def test_logits_that_are_not_finite():
         model.class_head.bias.fill_(torch.nan)
     with pytest.raises(MetricError, match="class logits are not finite"):
         list(survivors(model, torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.zeros(2).long(), "l2", [1.0], **HOW))
+    x, starts = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE)
+    with pytest.raises(MetricError, match="class logits of attacked images are not finite"):
+        attack(model, x, torch.zeros(2).long(), starts, "l2", 1.0, 2, 2.5)
 
 
 @pytest.fixture

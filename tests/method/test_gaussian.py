@@ -52,6 +52,14 @@ def test_draws_are_clipped_and_blocks_repeat():
     assert torch.equal(x, block_repeat(block_mean(x, 2), 2))
 
 
+def test_a_covariance_that_is_not_symmetric_is_refused():
+    """The factorisation reads one half and would take the other for the same."""
+    cov = torch.eye(4)
+    cov[0, 3] = 0.5
+    with pytest.raises(DataError, match="the covariance is not symmetric; fit the Gaussian again"):
+        GaussianInit.from_moments(torch.zeros(4), cov, (1, 2, 2), 1e-4)
+
+
 def test_uniform_start_fills_the_range():
     x = UniformInit((1, 8, 8)).sample(200, torch.Generator().manual_seed(0))
     assert float(x.min()) == pytest.approx(-1, abs=1e-3)

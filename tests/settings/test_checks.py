@@ -422,7 +422,7 @@ def test_no_value_of_a_number_raises_anything_else(section, key):
 
 def test_the_property_looks_at_every_section_with_numbers():
     fields = numeric_fields()
-    assert {section for section, _ in fields} == set(SECTIONS) - {"reference"}
+    assert {section for section, _ in fields} == set(SECTIONS)
     assert len(fields) > 70
 
 

@@ -26,6 +26,8 @@ from mebm.show.report.page import Analysis, Table, flat, label, read_table, show
 from stages import params, report, start, summary, tables
 
 NO_CLASSIFIER = "no classifier: pyx_weight is 0"
+SCORE = {"auroc": 0.5, "average_precision": 0.5, "average_precision_by_chance": 0.25, "fpr_at_95_tpr": 0.9}
+SCORE |= {"n_in_distribution": 100, "n_other": 300, "status": "ok"}
 
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:
@@ -195,10 +197,25 @@ def test_what_was_run(page):
 
 def test_what_is_missing_says_why(page):
     text = text_of(page)
-    assert text.count("Not here: not run.") == 2  # neighbours, ood
     assert "Not here: embedding failed: out of memory." in text
     assert "There is no picture curve.svg." in text  # of an analysis that was run
-    assert "The suite does not list this run as analysed." in text
+
+
+def test_what_was_not_made_or_does_not_apply_is_left_out(page):
+    """neighbours and ood were not run, robustness needs a classifier, and the run mebm is not analysed."""
+    ids, links = Outline(page).all("section", "id"), Outline(page).all("a", "href")
+    shown = ["curves", "generate", "pictures", "embedding", "calibration"]
+    assert [name for name in ids if name.startswith("mjem-")] == [f"mjem-{stage}" for stage in shown]
+    assert [link for link in links if link.startswith("#mjem-")] == [f"#mjem-{stage}" for stage in shown]
+    assert [name for name in ids if name.startswith("mebm-")] == ["mebm-curves"]
+    text = text_of(page)
+    for words in ("Accuracy under attack", "o classifier", ">Other images<", "Nearest training images", "not run"):
+        assert words not in text, words
+    assert "accuracy.svg" not in text
+    accuracy = '<th scope="row">best, accuracy</th><td class="number">0.9</td>'
+    assert accuracy in text
+    start = text.index('id="mebm-curves"')
+    assert "accuracy" not in text[start : text.index("</section>", start)]
 
 
 def test_numbers_conditions_and_warnings_of_an_analysis(page):
@@ -207,12 +224,6 @@ def test_numbers_conditions_and_warnings_of_an_analysis(page):
     assert "<dt>n bins</dt><dd>20</dd>" in text
     assert "<dt>test sha256</dt><dd>abababababab</dd>" in text
     assert "Note: few &lt;images&gt;." in text
-
-
-def test_a_picture_that_only_says_why_there_is_none_is_not_shown(page):
-    text = text_of(page)
-    assert "No classifier: pyx_weight is 0." in text
-    assert "accuracy.svg" not in text
 
 
 def test_of_many_steps_some_are_shown_the_first_and_last_among_them(page):
@@ -225,12 +236,99 @@ def test_the_overview_holds_the_numbers_that_blocks_name(page):
     rows = text[text.index("Main numbers of the analyses") : text.index("What was run</h2>")]
     assert '<th scope="row">before, ECE</th><td class="number">0.01235</td>' in rows
     assert '<th scope="row">final, energy gap</th><td class="number">−0.5</td>' in rows
-    assert "<li>Accuracy under attack, mjem: no classifier: pyx_weight is 0</li>" in rows
+    assert "<li>Features in two dimensions, mjem: embedding failed: out of memory</li>" in rows
     assert "NLL" not in rows
 
 
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory) -> str:
+    """The words of a page whose M-EBM has every analysis, as the stages record it for a run without a classifier."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    build(folder)
+    found = {
+        "calibration": {"status": NO_CLASSIFIER, "n_bins": 20},
+        "robustness": {"status": NO_CLASSIFIER, "steps": 20, "clean_accuracy": None},
+        "pictures": {"status": "ok", "energy_mean": 0.5, "classes": {"status": NO_CLASSIFIER}},
+        "embedding": {
+            "status": "ok",
+            "sources": {"silhouette": 0.01},
+            "classes": {"status": "no labels"},
+            "intrusion": {"status": "no labels"},
+        },
+        "ood": {
+            "status": "ok",
+            "bn_stats": "running",
+            "batch_size": 100,
+            "others": {
+                "mnist": {"status": "the run's own held-out images", "part": "test"},
+                "noise": {"n_images": 500},
+            },
+            "negative_energy": {"digits": SCORE | {"auroc": 0.2219}, "noise": SCORE | {"auroc": 0.0}, "flat": SCORE},
+            "negative_gradient_norm": {"digits": SCORE, "noise": SCORE, "flat": SCORE | {"auroc": 0.4}},
+            "class_probability": {"status": NO_CLASSIFIER},
+        },
+    }
+    for stage, record in found.items():
+        made = folder / "results" / "mebm" / "analyses" / stage
+        write_json(made / "metrics.json", record)
+        for name in ("energies.svg", "auroc.svg", "sources.svg", "classes.svg", "reliability.svg", "accuracy.svg"):
+            message(made / "figures" / name, "drawn")
+        for name in ("best_by_energy.png", "worst_by_energy.png"):
+            save_grid(made / "figures" / name, pictures(100), 10)
+    none = {"fcd": None, "classifier_score": None, "n_images": 0, "status": "no held-out images: all train"}
+    write_json(folder / "results" / "baseline" / "digits" / "heldout.json", none)
+    return text_of(made_page(folder, "smoke"))
+
+
+def block_of(text: str, name: str) -> str:
+    start = text.index(f'id="{name}"')
+    return text[start : text.index("</section>", start)]
+
+
+def test_a_run_without_a_classifier_has_no_sections_of_one(unlabelled):
+    for stage in ("calibration", "robustness"):
+        assert f'"mebm-{stage}"' not in unlabelled
+        assert f'"#mebm-{stage}"' not in unlabelled
+    for stage in ("curves", "pictures", "embedding", "ood"):
+        assert unlabelled.count(f'href="#mebm-{stage}"') == unlabelled.count(f'id="mebm-{stage}"') == 1
+        for words in ("lassifier", "no labels", "robability", "status", "accuracy", "predicted class", "no picture"):
+            assert stage == "curves" or words not in block_of(unlabelled, f"mebm-{stage}"), (stage, words)
+    assert "classes.svg" not in block_of(unlabelled, "mebm-embedding")
+    assert "sources.svg" in block_of(unlabelled, "mebm-embedding")
+    assert "own held-out images" not in block_of(unlabelled, "mebm-ood")
+    # in the overview the run mjem has the calibration, and a line says why mebm has dashes
+    assert f"<li>Calibration, mebm: {NO_CLASSIFIER}</li>" in unlabelled
+    assert "Accuracy under attack" not in unlabelled
+
+
+def test_a_data_set_without_held_out_images_shows_none(unlabelled, page):
+    samples = block_of(unlabelled, "samples")
+    assert "eld-out" not in samples
+    assert "no model was trained on" not in samples
+    assert "no model was trained on" in block_of(text_of(page), "samples")
+    assert "Held-out real images. fcd&nbsp;0.25" in block_of(text_of(page), "samples")
+
+
+def test_below_one_half_a_sentence_says_what_that_means_and_with_which_statistics(unlabelled):
+    block = block_of(unlabelled, "mebm-ood")
+    assert "with running statistics of BatchNorm" in block
+    said = "AUROC below 0.5: with running statistics the model gives images of "
+    assert f"{said}digits (0.2219) and noise (0) lower energy than held-out images of its own." in block
+    assert f"{said}flat (0.4) a smaller gradient norm than held-out images of its own." in block
+    assert block.count("AUROC below 0.5") == 2
+    assert block.count("The score is reversed there") == 2
+
+
+def test_counts_and_chance_stand_beside_the_average_precision(unlabelled):
+    block = block_of(unlabelled, "mebm-ood")
+    heads = ("AUROC", "average precision", "average precision by chance", "fpr at 95 tpr", "own images", "other images")
+    cells = "".join(f'<th scope="col" class="number">{head}</th>' for head in heads)
+    assert block.count(cells) == 2
+    row = "".join(f'<td class="number">{cell}</td>' for cell in ("0.2219", "0.5", "0.25", "0.9", "100", "300"))
+    assert f'<td class="short">digits</td>{row}' in block
+
+
 # The numbers of each stage's records as it writes them: on the small classifier's features, and on Inception's.
-SCORE = {"auroc": 0.5, "average_precision": 0.5, "fpr_at_95_tpr": 0.9, "status": "ok"}
 QUALITY = {"accuracy": 0.9, "confidence": 0.8, "ece": 0.1, "adaptive_ece": 0.1, "nll": 0.3, "brier": 0.2}
 NEAR = {"mean": 2.0, "median": 2.0, "smallest": 1.0}
 BEST = {"value": 0.5, "epoch": 15}
@@ -243,10 +341,11 @@ RECORDS = {
         for name, score in (("fcd", "classifier_score"), ("fid", "is_mean"))
     ],
     "generate": [
-        {"best_step": 90, "best_distance": 0.8, "energy_mean": -0.1, name: 0.8, score: 5.5, "class_shares": [0.5, 0.5]}
+        {"best_step": 90, "best_distance": 0.8, name: 0.8, score: 5.5, "precision": 0.7, "recall": 0.6}
+        | {"energy_mean": -0.1, "class_shares": [0.5, 0.5]}
         for name, score in (("fcd", "classifier_score"), ("fid", "is_mean"))
     ],
-    "pictures": [{"energy_mean": 0.1, "energy_std": 0.1, "class_entropy": 2.3, "mean_probability": 0.9}],
+    "pictures": [{"energy_mean": 0.1, "energy_std": 0.1, "classes": {"class_entropy": 2.3, "mean_probability": 0.9}}],
     "neighbours": [
         {space: {"distance": "Euclidean", "samples": NEAR, "references": NEAR, "copies": 0}}
         for space in ("pixels", "features")
@@ -337,7 +436,8 @@ def test_a_published_figure_stands_beside_ours_and_names_are_escaped(tmp_path):
     assert '<span class="hours">1.25</span>' in text  # of the table of steps, too
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(&#39;M-EBM&#39;)&lt;/script&gt;" in text
-    assert "Imported, not trained here: there are no curves." in text
+    assert 'id="run-released"' in text
+    assert 'id="released-curves"' not in text
 
 
 def test_a_page_of_nothing_is_still_a_page(tmp_path):
@@ -347,8 +447,17 @@ def test_a_page_of_nothing_is_still_a_page(tmp_path):
     shutil.rmtree(tmp_path / "data")
     text = text_of(made_page(tmp_path, "smoke"))
     assert "There is no picture grid.png." in text
-    assert "No analysis has been run." in text
-    assert text.count('<h3>Quality and accuracy</h3> <p class="absent">Not here: not run.</p>') == 1
+    assert "not run" not in text
+    outline = Outline(tmp_path / "results" / "smoke" / "report.html")
+    assert [name for name in outline.all("section", "id") if not name.startswith("run-")] == [
+        *("samples", "analyses", "setup", "runs", "mjem-embedding")
+    ]
+    assert not {"#tables", "#mjem-ood"} & set(outline.all("a", "href"))
+    failures.forget("embedding", "mjem", tmp_path / "state")
+    outline = Outline(made_page(tmp_path, "smoke"))
+    assert "analyses" not in outline.all("section", "id")
+    assert "#analyses" not in outline.all("a", "href")
+    assert [attrs for tag, attrs in outline.tags if tag == "p" and attrs.get("class") == "jump"] == []
 
 
 def test_what_cannot_be_read_ends_in_one_line(tmp_path, capsys):

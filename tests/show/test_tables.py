@@ -154,6 +154,8 @@ def test_summary_takes_what_tables_need():
     accuracy = {"accuracy": 0.9, "loss": 0.1}
     assert summarise(quality, {**accuracy, "n_images": 9}) == {**short, "release": short, "n_test": 9, **accuracy}
     assert summarise({"full": record}) == short
+    near = {"precision": 0.7, "recall": None, "neighbours": 3, "n_features": 500}
+    assert summarise({"full": record | near | {"precision_status": "ok"}}) == short | near
     with pytest.raises(DataError, match="lacks the key 'fcd'"):
         summarise({"full": {}})
 
@@ -173,7 +175,7 @@ def test_names_of_metrics_are_those_of_the_networks():
     found = [networks.module(name) for name in networks.NETWORKS.names()]
     assert [(network.DISTANCE, network.SCORE) for network in found] == list(PAIRS)
     assert [label(key) for key in METRICS] == [
-        *("fcd ↓", "FID ↓", "classifier score ↑", "IS ↑", "accuracy % ↑", "test loss ↓")
+        *("fcd ↓", "FID ↓", "classifier score ↑", "IS ↑", "precision ↑", "recall ↑", "accuracy % ↑", "test loss ↓")
     ]
 
 

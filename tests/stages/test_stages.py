@@ -14,10 +14,11 @@ import torch
 import yaml
 
 from mebm.__main__ import main
-from mebm.data.images import save_images
+from mebm.data.images import load_images, save_images
 from mebm.engine import failures
 from mebm.engine.records import write
 from mebm.files import sha256, write_text
+from mebm.measure.features import load_network
 from mebm.settings.suite import load_params
 from stages import (
     accuracy,
@@ -137,6 +138,15 @@ def test_records_hold_values_and_conditions(made):
     )
     assert abs(sum(record["class_shares"]) - 1) < 1e-4
     assert abs(sum(record["class_shares_of_model"]) - 1) < 1e-4
+    baselines = {
+        name: json.loads((made / "results" / "baseline" / "digits" / f"{name}.json").read_text())
+        for name in ("initial", "heldout")
+    }
+    for found in (record, *baselines.values()):
+        assert (found["neighbours"], found["n_features"], found["precision_status"]) == (3, 100, "ok")
+    assert baselines["heldout"]["precision"] > 0.5 < baselines["heldout"]["recall"]
+    assert 0 <= record["precision"] <= 1
+    assert 0 <= record["recall"] <= 1
     accuracy_record = json.loads((made / "results" / "mjem" / "accuracy.json").read_text())
     assert 0 <= accuracy_record["accuracy"] <= 1
     assert accuracy_record["n_images"] == 300
@@ -290,6 +300,40 @@ def test_nan_in_the_gaussian(made, run_stage, tmp_path):
     )
     assert status == 1
     assert "not finite" in error_line(err)
+
+
+def test_a_reference_keeps_features_of_chosen_training_images(made, smoke_params, tmp_path):
+    network, train_images = load_network(made / "data" / "features.pt"), load_images(made / "data" / "train.npz").images
+    with np.load(made / "data" / "reference.npz") as found:
+        every = found["features"]
+    assert (every.dtype, every.shape) == (np.float32, (1497, network.n_features))
+    smoke_params["reference"]["n_features"] = 40
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    argv = ["--dataset", "digits", "--params", tmp_path / "params.yaml", "--logs", tmp_path / "logs"]
+    argv += ["--train", made / "data" / "train.npz", "--features", made / "data" / "features.pt"]
+    assert reference.main([str(word) for word in (*argv, "--out", tmp_path / "reference.npz")]) == 0
+    with np.load(tmp_path / "reference.npz") as found:
+        assert np.array_equal(found["features"], every[:40])  # the first ones are the same for any number
+    with torch.no_grad():
+        near = torch.cdist(torch.from_numpy(every[:40]), network(train_images)[0]).min(dim=1)
+    assert float(near.values.max()) < 1e-3
+    assert len(near.indices.unique()) == 40
+    assert near.indices.tolist() != sorted(near.indices.tolist())
+
+
+def test_a_covariance_of_the_reference_that_is_none(made, run_stage, tmp_path):
+    arrays = dict(np.load(made / "data" / "reference.npz"))
+    np.savez(tmp_path / "reference.npz", **{**arrays, "sigma": -arrays["sigma"]})
+    results = made / "results" / "mjem"
+    status, err = run_stage(
+        quality,
+        *("--run", "mjem", "--images", results / "sample" / "images", "--features", made / "data" / "features.pt"),
+        *("--manifest", results / "sample" / "manifest.json", "--reference", tmp_path / "reference.npz"),
+        *("--out", tmp_path / "quality.json"),
+    )
+    assert status == 1
+    assert "reference.npz: sigma is no covariance matrix: it has an eigenvalue of -" in error_line(err)
+    assert not (tmp_path / "quality.json").exists()
 
 
 def test_unknown_run_name(run_stage, tmp_path):

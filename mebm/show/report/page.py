@@ -19,6 +19,8 @@ NAMES = {  # parts of a path that need more than their underscores removed
     "energy_pos": "energy of data",
     "energy_neg": "energy of samples",
     "grad_norm": "SGLD gradient norm",
+    "n_in_distribution": "own images",
+    "n_other": "other images",
 }
 ACRONYMS = {
     "ece": "ECE",
@@ -92,7 +94,7 @@ class Found(Record):
 
 
 class Analysis(JobPictures):
-    """What an analysis found for a run: pictures, numbers and their conditions, or the reason why there are none."""
+    """What an analysis found for a run: pictures, numbers and their conditions, or the reason why it failed."""
 
     def __init__(self, folder: Path, page: Path, address: str, cmd: str, parameters: set[str], reason: str):
         super().__init__(folder / "figures", page, address, cmd)
@@ -104,9 +106,30 @@ class Analysis(JobPictures):
         self._conditions = (*CONDITIONS, *parameters)
 
     @property
+    def applies(self) -> bool:
+        """Whether the page has a block for it: not where it was not run, nor where there is nothing that it could find.
+
+        That is said by a status other than "ok" and a record without a number. Why it failed is always shown.
+        """
+        return bool(self.reason) or (self.record is not None and (self.status == "ok" or bool(self.found)))
+
+    @property
     def found(self) -> dict[str, Any]:
-        """The part of the record that is no condition."""
-        return {key: value for key, value in (self.record or {}).items() if not self._is_condition(key, value)}
+        """The part of the record that is no condition, without null and without parts that hold no number."""
+        kept = {key: value for key, value in (self.record or {}).items() if not self._is_condition(key, value)}
+        return _with_numbers(kept)
+
+    @property
+    def lacks(self) -> str:
+        """Why it has not all of its numbers; empty where it has."""
+        return "not run" if self.record is None else "" if self.status == "ok" else self.status
+
+    def below(self, part: str, key: str, limit: float) -> list[tuple[str, float]]:
+        """(name, value) of every dictionary in a part of `found` whose number `key` is below the limit."""
+        entries = self.found.get(part)
+        named = entries.items() if isinstance(entries, dict) else ()
+        values = [(name, entry.get(key)) for name, entry in named if isinstance(entry, dict)]
+        return [(name, value) for name, value in values if isinstance(value, (int, float)) and value < limit]
 
     @property
     def tables(self) -> list[Table]:
@@ -118,12 +141,6 @@ class Analysis(JobPictures):
         hashes = {path: value for path, value in flat(self.found).items() if path.endswith("sha256")}
         hidden = ("status", "warning")
         return [(label(key), shown(value)) for key, value in (flat(kept) | hashes).items() if key not in hidden]
-
-    def says_only_why(self, figure: Figure) -> bool:
-        """Whether a picture only holds the status as text."""
-        if self.status == "ok" or not figure.name.endswith(".svg"):
-            return False
-        return self.status in (self.folder / figure.name).read_text(encoding="utf-8", errors="replace")
 
     def _is_condition(self, key: str, value: Any) -> bool:
         return isinstance(value, (str, bool)) or any(fnmatch(key, pattern) for pattern in self._conditions)
@@ -143,6 +160,11 @@ class Run:
     analysed: bool
     cost: dict[str, str]
     numbers: list[tuple[str, str]]
+
+    @property
+    def applicable(self) -> list[str]:
+        """The analyses that have a block."""
+        return [stage for stage, analysis in self.analyses.items() if analysis.applies]
 
 
 @dataclass
@@ -176,13 +198,15 @@ class Overview:
         return groups
 
     def reasons(self, runs: list[Run]) -> list[tuple[str, str, str]]:
-        """(analysis, run, reason) wherever the table has dashes."""
-        return [
-            (title, run.name, analysis.reason or analysis.status)
-            for stage, (title, _) in self._asked.items()
-            for run in runs
-            if (analysis := run.analyses.get(stage)) and (analysis.reason or analysis.status != "ok")
-        ]
+        """(analysis, run, reason) where an analysis failed, and where the table has dashes in its place."""
+        tabled = {title for title, _ in self.groups(runs)}
+        reasons = []
+        for stage, (title, _) in self._asked.items():
+            for run in runs:
+                analysis = run.analyses.get(stage)
+                if analysis and (analysis.reason or (title in tabled and analysis.lacks)):
+                    reasons.append((title, run.name, analysis.reason or analysis.lacks))
+        return reasons
 
 
 def render(template: str, **content: Any) -> str:
@@ -240,6 +264,17 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
         else:
             values[key] = value
     return values
+
+
+def _with_numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without null, and without dictionaries, at any depth, in which only words are left.
+
+    These are parts that a run does not have, such as the classes of an M-EBM, and say so by their status.
+    """
+    inner = {key: _with_numbers(value) if isinstance(value, dict) else value for key, value in record.items()}
+    kept = {key: value for key, value in inner.items() if value is not None and value != {}}
+    words = all(isinstance(value, (str, bool)) for value in kept.values())
+    return {} if words else kept
 
 
 def _names(value: Any) -> list[str]:
