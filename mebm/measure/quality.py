@@ -60,6 +60,7 @@ class QualityMeter:
             "warning": warning if too_few else None,
             "n_images": len(images),
             "n_reference": self.reference_count,
+            "reference_split": "train" if self.reference_count else None,  # of a file from elsewhere nothing is known
             "score_splits": splits,
             "permutation_seed": permutation_seed,
             "preprocessing": self.network.preprocessing,

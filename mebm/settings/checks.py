@@ -24,11 +24,12 @@ from mebm.settings.schema import (
     Quality,
     Sample,
     Train,
+    release_ratio,
 )
 
 INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
 MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
-RELEASE_IMAGES = 10_000  # that the protocol "release" looks at
+RELEASE_IMAGES = 10_000  # of mebm/measure/selection.py, without PyTorch
 
 
 # ---------------------------------------------------------------- data sets
@@ -189,16 +190,28 @@ def of_run(run: Run, data: Size) -> Iterator[str]:
             f"quality.score_splits: is {quality.score_splits}, expected at most train.buffer_size ({chains}): a run's "
             "chains are scored in so many parts"
         )
-    if "release" in sample.protocols and data.classes:
-        ratio, considered = sample.keep_ratio, min(chains, RELEASE_IMAGES)
+    for protocol in sample.protocols:
+        if (ratio := release_ratio(protocol)) is None or not data.classes:
+            continue
+        considered = min(chains, RELEASE_IMAGES)
         kept = int(considered * ratio) if ratio < 1 else min(considered, int(ratio) * data.classes)
         needed = max(2, quality.score_splits)
         if kept < needed:
             yield (
-                f"sample.keep_ratio: is {ratio:g}, which keeps at most {kept} of {considered} chains, expected at "
-                f"least {needed} (quality.score_splits)"
+                f"sample.protocols: {protocol} keeps at most {kept} of {considered} chains, expected at least {needed} "
+                "(quality.score_splits)"
             )
     yield from _fits(_training_memory(train, data))
+
+
+def of_sample(sample: Sample, data: Size) -> Iterator[str]:
+    """What is wrong with the protocols of a run, also of one that is imported."""
+    selecting = [protocol for protocol in sample.protocols if release_ratio(protocol) is not None]
+    if selecting and data.classes == 0:
+        yield (
+            f"sample.protocols: has {selecting[0]!r}, which selects by predicted class, but the data set has no "
+            "labels; use full"
+        )
 
 
 def of_analyses(run: Run, data: Size, chains: int | None) -> Iterator[str]:

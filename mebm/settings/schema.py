@@ -33,6 +33,21 @@ def _among(registry: Registry) -> Callable[[str], str]:
     return check
 
 
+def release_ratio(protocol: str) -> float | None:
+    """How many images of each predicted class a protocol keeps: a share below 1, or a number; None: no selection."""
+    match = RELEASE_PATTERN.fullmatch(protocol)
+    return float(match[1]) if match else None
+
+
+def _protocol(name: str) -> str:
+    if name != "full" and release_ratio(name) is None:
+        raise ValueError(
+            "expected full, or release_ with what it keeps of each predicted class, a share or a number: release_0.9, "
+            "release_10000"
+        )
+    return name
+
+
 def _radius(value: float) -> float:
     if 0 < value < 1e-6:  # float32 could not tell it from 0
         raise ValueError("expected 0, or at least 1e-06")
@@ -52,9 +67,12 @@ Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(_radius)]  # grey levels, all that there are
 RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(_radius)]
+Protocol = Annotated[str, AfterValidator(_protocol)]  # by which images are chosen to be scored
 FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 
 
+# One spelling per value, since the protocol names a file
+RELEASE_PATTERN = re.compile(r"release_(0\.[0-9]{0,5}[1-9]|[1-9][0-9]{0,8})")
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
 # folders of results/ and data/ that are no entry's
@@ -175,8 +193,7 @@ class Train(Section):
 
 
 class Sample(Section):
-    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1), AfterValidator(_once)]
-    keep_ratio: Positive
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(_once)]
 
 
 class Quality(Section):
