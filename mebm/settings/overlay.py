@@ -245,6 +245,7 @@ def _check_together(datasets: Mapping[str, Entry], runs: Mapping[str, Run], anal
     rows: dict[tuple[str, str], list[Run]] = {}
     for name, run in runs.items():
         where, data, chains = f"runs.{name}: ", sizes[run.dataset], None
+        _raise_first(where, checks.of_promise(run))
         _raise_first(where, checks.of_sample(run.of(Sample), data))
         if run.checkpoint is None:
             _raise_first(where, checks.of_run(run, data))

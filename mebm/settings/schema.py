@@ -79,6 +79,8 @@ PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in 
 RESERVED = ("baseline", "compare", "compared", "inventory", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != "start")  # made for every suite
+DECISIVE = {"norm_parts": "devices", "restart_from_every": "save_every"}  # of `compute`, by names that say how
+OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
 
 
@@ -108,6 +110,15 @@ class Compute(Section):
     eval_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     save_every: Count
     cpu_hours: Positive | None
+
+    def decisive(self, train: "Train") -> dict[str, int]:
+        """What of this section decides the numbers of a training after all, by the names in `DECISIVE`."""
+        found = {}
+        if self.devices > 1 and train.norm in OWN_STATISTICS and not train.sync_batchnorm:
+            found["norm_parts"] = self.devices
+        if train.on_divergence == "restart":
+            found["restart_from_every"] = self.save_every
+        return found
 
 
 class Dataset(Section):

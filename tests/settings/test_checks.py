@@ -242,28 +242,78 @@ def with_run(content: dict, name: str, entry: dict, kind: str = "trained") -> di
     return content
 
 
-def test_one_seed_is_one_run_of_a_method():
-    again = {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0}}
-    line = refusal(with_run(smoke.smoke_params(), "again", again))
-    assert "runs.again: train.seed: is 0 as in mjem, whose method 'M-JEM' it has" in line
-    check_params(FILE, with_run(smoke.smoke_params(), "again", {**again, "train": {"pyx_weight": 1.0, "seed": 1}}))
-    check_params(FILE, with_run(smoke.smoke_params(), "again", {**again, "method": "M-JEM, again"}))
+AGAIN = {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0, "seed": 1}}
+RELEASED = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
+AVERAGED = "; runs of one method are averaged as seeds, so give it a method of its own"
 
 
-def test_one_checkpoint_is_one_run_of_a_method():
+def test_seeds_are_runs_of_one_method_that_differ_in_their_seed():
+    check_params(FILE, with_run(smoke.smoke_params(), "again", AGAIN))
+    other = {**AGAIN, "method": "M-JEM, again", "train": {"pyx_weight": 1.0}}
+    check_params(FILE, with_run(smoke.smoke_params(), "again", other))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "fault"),
+    [
+        ("train", {"seed": 0}, "the same train.seed, 0"),
+        ("train", {"n_steps": 3}, "another train.n_steps"),
+        ("sample", {"protocols": ["full", "release_0.9"]}, "another sample.protocols"),
+        ("quality", {"permutation_seed": 1}, "another quality.permutation_seed"),
+        ("compute", {"devices": 2}, "another compute.devices"),  # each normalises its own half of a batch
+    ],
+)
+def test_runs_whose_settings_differ_are_not_averaged(section, values, fault):
+    run = {**AGAIN, section: {**AGAIN.get(section, {}), **values}}
+    line = refusal(with_run(smoke.smoke_params(), "again", run))
+    assert line == f"params.yaml: runs.again: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
+
+
+def test_what_decides_no_number_may_differ_between_seeds():
+    for compute in ({"cpu_threads": 2}, {"save_every": 7}, {"eval_batch_size": 3}):
+        check_params(FILE, with_run(smoke.smoke_params(), "again", {**AGAIN, "compute": compute}))
     content = smoke.smoke_params()
-    first = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
-    with_run(content, "first", first, "imported")
-    other = copy.deepcopy(content)
-    check_params(FILE, with_run(other, "second", {**first, "checkpoint": "b.pt"}, "imported"))
-    line = refusal(with_run(content, "second", dict(first), "imported"))
-    assert "runs.second: checkpoint: is 'a.pt' as in first, whose method 'released' it has" in line
+    content["train"]["on_divergence"] = "restart"  # to the last saved state
+    line = refusal(with_run(content, "again", {**AGAIN, "compute": {"save_every": 7}}))
+    assert "has the method 'M-JEM' of mjem, but another compute.save_every" in line
+    content = smoke.smoke_params()
+    content["train"]["sync_batchnorm"] = True
+    check_params(FILE, with_run(content, "again", {**AGAIN, "compute": {"devices": 2}}))
 
 
-def test_seeds_of_a_method_are_scored_alike():
-    again = {"method": "M-EBM", "dataset": "digits", "train": {"seed": 1}, "quality": {"permutation_seed": 1}}
-    line = refusal(with_run(smoke.smoke_params(), "again", again))
-    assert "has the method 'M-EBM' of mebm, but another quality.permutation_seed" in line
+@pytest.mark.parametrize("other", ["b.pt", "a.pt"])
+def test_an_imported_run_is_never_averaged(other):
+    imported = {**AGAIN, "checkpoint": "a.pt"}
+    line = refusal(with_run(smoke.smoke_params(), "released", imported, "imported"))
+    fault = "released is imported, which is no seed of another"
+    assert line == f"params.yaml: runs.released: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
+    content = with_run(smoke.smoke_params(), "first", RELEASED, "imported")
+    check_params(FILE, content)
+    line = refusal(with_run(content, "second", {**RELEASED, "checkpoint": other}, "imported"))
+    assert "runs.second: has the method 'released' of first, but second is imported" in line
+
+
+@pytest.mark.parametrize("kind", ["trained", "imported"])
+@pytest.mark.parametrize(
+    ("method", "weight", "message"),
+    [
+        ("M-JEM", 0.0, "is 0, but a run of the method 'M-JEM' has a trained class head; set it to 1.0, or give"),
+        ("M-JEM (release)", -0.0, "a run of the method 'M-JEM (release)' has a trained class head"),
+        ("M-EBM, K = 2", 1.0, "is 1, but a run of the method 'M-EBM, K = 2' has none; set it to 0.0, or give the"),
+        ("M-JEMs", 0.0, ""),
+        ("mine, like M-JEM", 0.0, ""),
+    ],
+)
+def test_a_methods_name_says_whether_there_are_classes(kind, method, weight, message):
+    run = {"method": method, "dataset": "digits", "train": {"pyx_weight": weight, "seed": 7}}
+    content = smoke.smoke_params()
+    with_run(content, "one", run if kind == "trained" else {**run, "checkpoint": "a.pt"}, kind)
+    if message:
+        line = refusal(content)
+        assert line.startswith("params.yaml: runs.one: train.pyx_weight: is ")
+        assert message in line
+    else:
+        check_params(FILE, content)
 
 
 def project_set(name: str, **sections: dict) -> dict:
