@@ -84,7 +84,10 @@ class _Page:
         wanted = self.resolved[f"dataset.{name}"]["dataset"]
         manifest = self._manifest(name)
         folder = self.args.results / "baseline" / name
-        measured = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        paths = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        measured = {part: read_json(path, Measured) for part, path in paths.items() if path.is_file()}
+        network = measured.get("initial", {})
+        accuracy = network.get("features_accuracy")
         return {
             "name": name,
             "title": self.settings.datasets[name],
@@ -94,7 +97,9 @@ class _Page:
             "counts": {part: shown(manifest["counts"].get(part)) if manifest else "–" for part in ("train", "test")},
             "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
             "baseline": self._source(folder, f"baseline@{name}"),
-            "numbers": {part: _quality(read_json(path, Measured)) for part, path in measured.items() if path.is_file()},
+            "numbers": {part: _quality(record) for part, record in measured.items()},
+            "classifier": "" if accuracy is None else f"{100 * accuracy:.1f} %",
+            "warning": network.get("features_warning"),
         }
 
     def run(self, name: str) -> Run:
@@ -119,16 +124,17 @@ class _Page:
 
     def table(self, table: str, file: str) -> dict:
         """A table of results with its caption, or the reason why it is not there."""
-        path = self.args.results / "tables" / f"{file}.csv"
+        path = self.args.results / "tables" / f"{file}.md"
         stage = "start" if table == "start" else "tables"
         job = self.jobs[f"{stage}@{self.settings.name if table == 'start' else table}"]
+        content, caption = read_table(path) if path.is_file() else (None, "")
         return {
             "name": file,
             "title": tables.module(table).TITLE,
-            "caption": tables.module(table).CAPTION,
+            "caption": caption,
             "source": self._source(path.parent, job.address),
-            "href": Path(os.path.relpath(path, self.args.out.parent)).as_posix(),
-            "table": read_table(path) if path.is_file() else None,
+            "href": Path(os.path.relpath(path.with_suffix(".csv"), self.args.out.parent)).as_posix(),
+            "table": content,
             "reason": failures.reason((stage,), job.name, self.args.state) or "not run",
         }
 

@@ -122,6 +122,7 @@ class Row(BaseModel):
     n_steps: int
     classifies: bool
     protocols: list[str]
+    imported: bool
 
 
 class SuiteSettings(Settings):

@@ -94,6 +94,7 @@ def _row(run: Run) -> Row:
         n_steps=train.n_steps,
         classifies=train.pyx_weight > 0,
         protocols=list(run.of(Sample).protocols),
+        imported=run.checkpoint is not None,
     )
 
 

@@ -12,7 +12,7 @@ NETWORKS = Registry("mebm.measure.networks")
 # (distance, score) of every feature network, of which a record of quality holds one pair
 PAIRS = tuple((found["DISTANCE"], found["SCORE"]) for found in map(NETWORKS.constants, NETWORKS.names()))
 DISTANCES, SCORES = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS, strict=True))
-QUALITY = (*DISTANCES, *SCORES)
+QUALITY = (*DISTANCES, *SCORES, "precision", "recall")
 _LABELS = {"fid": "FID", "is_mean": "IS", "accuracy": "accuracy %", "loss": "test loss"}
 METRICS = (*QUALITY, "accuracy", "loss")
 
@@ -23,14 +23,24 @@ def label(metric: str, arrow: bool = True) -> str:
     return f"{text} {'↓' if metric in (*DISTANCES, 'loss') else '↑'}" if arrow else text
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class _Numbers(Record):
     n_images: Annotated[int, Field(ge=0)] = 0
     status: str = "ok"
     restarts: Annotated[int, Field(ge=0)] = 0
+    n_reference: Annotated[int, Field(ge=0)] | None = None
+    reference_split: str | None = None
+    features_accuracy: Share | None = None
+    features_warning: str | None = None
+    precision: Share | None = None
+    recall: Share | None = None
 
 
 # A record of metrics, as far as tables need it: null where there is no number.
-Numbers = create_model("Numbers", __base__=_Numbers, **dict.fromkeys(QUALITY, (float | None, None)))
+Numbers = create_model("Numbers", __base__=_Numbers, **dict.fromkeys((*DISTANCES, *SCORES), (float | None, None)))
+ALSO = ("status", "precision", "recall", "n_reference", "reference_split", "features_accuracy", "features_warning")
 
 
 class Measured(Numbers):
@@ -88,7 +98,7 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
     def condensed(record: dict) -> dict:
         try:
             keys = (*_pair(record), "n_images")
-            return {key: record[key] for key in keys} | {k: record[k] for k in ("status",) if k in record}
+            return {key: record[key] for key in keys} | {key: record[key] for key in ALSO if key in record}
         except KeyError as error:
             raise DataError(f"a metric record lacks the key {error}; run its stage again") from error
 

@@ -537,6 +537,12 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     markdown = (results / "tables" / "demo.md").read_text()
     assert markdown.count("\n| digits |") == 4
     assert "neither FID nor Inception Score" in markdown
+    accuracy_of_classifier = json.loads((made / "data" / "features.json").read_text())["accuracy"]
+    assert f"Accuracy of the feature classifier on held-out images: digits, {100 * accuracy_of_classifier:.1f} %." in (
+        markdown
+    )
+    assert ("Warning for digits: the feature classifier is right on" in markdown) == (accuracy_of_classifier < 0.9)
+    assert "Reference of distances: digits, the 1497 images of its train split." in markdown
     assert "M-JEM" in (results / "tables" / "demo.csv").read_text()
     assert r"\toprule" in (results / "tables" / "demo.tex").read_text()
     assert main(["show", "--params", str(made / "params.yaml"), "--results", str(results)]) == 0
