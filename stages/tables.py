@@ -49,6 +49,7 @@ def _run_result(args, name: str, run: Row) -> Result:
         run.classifies,
         tuple(run.protocols),
         run.imported,
+        run.evaluate_on,
         summary["hours"] if summary and "hours" in summary else None,
     )
 

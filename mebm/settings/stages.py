@@ -123,6 +123,7 @@ class Row(BaseModel):
     classifies: bool
     protocols: list[str]
     imported: bool
+    evaluate_on: str
 
 
 class SuiteSettings(Settings):

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mebm.show.summaries import label
+from mebm.show.summaries import QUALITY, label
 
 DASH = "–"
 PUBLISHED = Path(__file__).with_name("published.csv")
 PUBLISHED_METRICS = {"fid": "FID", "is_mean": "IS", "accuracy": "accuracy", "loss": "test loss"}  # as published.csv
+PREPROCESSING = "tf1"  # of the published FID and IS: torch-fidelity's
 ALSO_SHOWN = {"CelebA-HQ 128": ("CelebA 128",)}  # not the same images, the nearest that others report
 IMAGES, SEEDS = ("images", "n_images_min", "n_images_max"), ("seeds", "n_seeds")
 SHARES = (("precision ↑", "precision_mean", "precision_std"), ("recall ↑", "recall_mean", "recall_std"))
@@ -60,6 +61,7 @@ class Result:
     classifies: bool = False
     protocols: tuple[str, ...] = ("full",)
     imported: bool = False
+    evaluate_on: str = "test"
     hours: float | None = field(default=None, compare=False)
 
     @property
@@ -151,15 +153,26 @@ def compared(
             & figures.our_protocol.isin(("", protocol))
         ]
         figure = match.value.iloc[0] if len(match) else None
-        difference = mean(values) - float(figure) if values and figure else None
+        unlike = _unlike(metric, records, first) if figure else ""
+        difference = mean(values) - float(figure) if values and figure and not unlike else None
         rows.append(
             (
                 *(title, first.method, metric_cell(metric), figure_cell(figure), spread(values, decimals)),
                 *(number(difference, decimals, sign=True), images(records, metric), seeds(members, values)),
-                *(by, note(members)),
+                *(by, "; ".join(filter(None, (note(members), unlike)))),
             )
         )
     return rows
+
+
+def _unlike(metric: str, records: list[dict], first: Result) -> str:
+    """Why a published figure is not of the same kind as ours, which then have no difference."""
+    others = {record.get("preprocessing", PREPROCESSING) for record in records} - {PREPROCESSING}
+    if metric in QUALITY and others:
+        return f"ours with the preprocessing {', '.join(sorted(others))}, the published figure with {PREPROCESSING}"
+    if metric in ("accuracy", "loss") and first.evaluate_on != "test":
+        return f"ours on the {first.evaluate_on} split, the published figure on the test split"
+    return ""
 
 
 def competitors(

@@ -32,6 +32,7 @@ class _Numbers(Record):
     restarts: Annotated[int, Field(ge=0)] = 0
     n_reference: Annotated[int, Field(ge=0)] | None = None
     reference_split: str | None = None
+    preprocessing: str = ""
     features_accuracy: Share | None = None
     features_warning: str | None = None
     precision: Share | None = None
@@ -40,7 +41,9 @@ class _Numbers(Record):
 
 # A record of metrics, as far as tables need it: null where there is no number.
 Numbers = create_model("Numbers", __base__=_Numbers, **dict.fromkeys((*DISTANCES, *SCORES), (float | None, None)))
-ALSO = ("status", "precision", "recall", "n_reference", "reference_split", "features_accuracy", "features_warning")
+# Keys of a record that tables show or judge by, where it has them
+ALSO = ("status", "precision", "recall", "preprocessing", "n_reference", "reference_split")
+ALSO += ("features_accuracy", "features_warning")
 
 
 class Measured(Numbers):

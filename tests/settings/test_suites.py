@@ -195,6 +195,7 @@ def test_the_releases_settings_are_those_of_the_page(tmp_path):
             found = getattr(settings, section).model_dump()
             assert {key: found[key] for key in values} == values, (stage, name)
     assert set(params.resolve("tables", "generation").runs) == {name for stage, name in RELEASE if stage == "train"}
+    assert {row.evaluate_on for row in params.resolve("tables", "generation").runs.values()} == {"test"}
     assert set(params.resolve("ood", "mjem_cifar10").compared) == {"svhn", "cifar100"}
 
 

@@ -32,7 +32,13 @@ def fid(value: float, score: float = 8.0, accuracy: float | None = None, **relea
     return {**record, **other, "n_test": 1000, "accuracy": accuracy, "loss": None if accuracy is None else 0.2}
 
 
-MNIST = {"features_accuracy": 0.9648, "features_warning": None, "n_reference": 3500, "reference_split": "train"}
+MNIST = {
+    "preprocessing": "classifier",
+    "features_accuracy": 0.9648,
+    "features_warning": None,
+    "n_reference": 3500,
+    "reference_split": "train",
+}
 
 
 @pytest.fixture
@@ -103,6 +109,20 @@ def test_published_figures_stand_beside_ours_by_the_same_protocol(paper):
     (ours,) = rows(table, method="M-EBM, K = 5", metric="FID ↓", protocol="full")
     assert (ours["published"], ours["ours"], ours["seeds"]) == ("–", "13.00 ± 1.41", "2")
     assert {row["protocol"] for row in rows(table, method=INITIAL)} == {"–"}  # which are no chains
+
+
+def test_what_is_measured_otherwise_has_no_difference():
+    other = {**fid(11.5, 8.1, 0.94, release_10000=11.38), "preprocessing": "pytorch_fid"}
+    other["release_10000"]["preprocessing"] = "pytorch_fid"
+    tuned = Result("c10", "M-JEM", other, True, classifies=True, protocols=THREE[::2], evaluate_on="validation")
+    (row,) = rows(make("generation", [tuned], TITLES, 2).printed, metric="FID ↓", protocol="release_10000")
+    assert (row["published"], row["ours"], row["difference"]) == ("10.38", "11.38", "–")
+    assert row["note"] == "ours with the preprocessing pytorch_fid, the published figure with tf1"
+    (row,) = rows(make("classification", [tuned], TITLES, 2).printed, method="M-JEM", metric="accuracy % ↑")
+    assert (row["published"], row["ours"], row["difference"]) == ("94.08", "94.00", "–")
+    assert row["note"] == "ours on the validation split, the published figure on the test split"
+    made = make("start", [Result("c10", INITIAL, {**fid(221.0), "preprocessing": "pytorch_fid"}, False)], TITLES, 1)
+    assert (made.printed["difference"].tolist(), made.numbers["difference"].tolist()) == (["–"], [None])
 
 
 def test_a_protocol_that_only_the_release_has_stays_in_sight(paper):
