@@ -52,7 +52,7 @@ def work(args, settings: CurvesSettings) -> None:
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
     distance, score = meter.distance, meter.score
-    record = {"status": "ok", "warning": None, "bn_stats": "running"}
+    record = {"status": "ok", "warning": None, "bn_stats": "running", **meter.trust()}
     record |= {"score_splits": quality.score_splits, "permutation_seed": quality.permutation_seed}
     record |= {f"{name}_sha256": sha256(getattr(args, name)) for name in ("log", "epochs", "features", "reference")}
     grids, shown, measured, progress = {}, {}, [], cli.progress(f"{settings.name} snapshots")

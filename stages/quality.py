@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from mebm.data.images import load_images
 from mebm.errors import DataError
 from mebm.files import Record, read_json, sha256, write_json
 from mebm.measure.quality import QualityMeter
+from mebm.settings.schema import Protocol
 from mebm.settings.stages import QualitySettings
 from stages import cli
 
@@ -24,7 +25,7 @@ class Manifest(Record):
     seed: int
     restarts: Annotated[int, Field(ge=0)]
     checkpoint_sha256: str
-    protocols: dict[Literal["full", "release"], _Conditions]
+    protocols: dict[Protocol, _Conditions]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -87,6 +87,8 @@ class _Page:
         folder = self.args.results / "baseline" / name
         paths = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
         measured = {part: read_json(path, Measured) for part, path in paths.items() if path.is_file()}
+        network = measured.get("initial", {})
+        accuracy = network.get("features_accuracy")
         return {
             "name": name,
             "title": self.settings.datasets[name],
@@ -98,6 +100,8 @@ class _Page:
             "baseline": self._source(folder, f"baseline@{name}"),
             "held_out": "heldout" not in measured or measured["heldout"]["n_images"] > 0,
             "numbers": {part: _quality(record) for part, record in measured.items()},
+            "classifier": "" if accuracy is None else f"{100 * accuracy:.1f} %",
+            "warning": network.get("features_warning"),
         }
 
     def run(self, name: str) -> Run:
@@ -122,17 +126,17 @@ class _Page:
 
     def table(self, table: str, file: str) -> dict:
         """A table of results with its caption, or the reason why it failed; neither where it was not made."""
-        path = self.args.results / "tables" / f"{file}.csv"
-        content = read_table(path) if path.is_file() else None
+        path = self.args.results / "tables" / f"{file}.md"
         stage = "start" if table == "start" else "tables"
         job = self.jobs[f"{stage}@{self.settings.name if table == 'start' else table}"]
+        content, caption = read_table(path) if path.is_file() else (None, "")
         reason = failures.reason((stage,), job.name, self.args.state)
         return {
             "name": file,
             "title": tables.module(table).TITLE,
-            "caption": tables.module(table).CAPTION,
+            "caption": caption,
             "source": self._source(path.parent, job.address),
-            "href": Path(os.path.relpath(path, self.args.out.parent)).as_posix(),
+            "href": Path(os.path.relpath(path.with_suffix(".csv"), self.args.out.parent)).as_posix(),
             "table": content,
             "reason": reason,
             "applies": content is not None or bool(reason),

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mebm.data.images import save_images, unit_to_bytes
 from mebm.errors import ParamsError
 from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json
 from mebm.measure.selection import class_probabilities, select
+from mebm.settings.schema import release_ratio
 from mebm.settings.stages import SampleSettings
 from mebm.training.checkpoint import load_checkpoint
 from mebm.training.state import discard
@@ -40,12 +42,8 @@ def work(args, settings: SampleSettings) -> None:
     manifest = {"source": "replay buffer", "buffer_size": len(chains), "seed": checkpoint.train["seed"]}
     manifest |= {"iterations": checkpoint.iterations, "restarts": checkpoint.restarts}
     manifest |= {"checkpoint_sha256": sha256(args.checkpoint), "protocols": {}, "provenance": cli.provenance()}
-    for protocol in settings.sample.protocols:
-        kept, record = select(protocol, probabilities, settings.sample.keep_ratio, head_is_trained)
-        if len(kept) < 2:
-            raise ParamsError(
-                f"sample.keep_ratio of {settings.name} is {settings.sample.keep_ratio}, which keeps {len(kept)} images"
-            )
+    chosen = {name: _chosen(name, probabilities, head_is_trained, settings) for name in settings.sample.protocols}
+    for protocol, (kept, record) in chosen.items():
         images = unit_to_bytes(chains[kept], record["rounding"])
         path = args.out / "images" / f"{protocol}.npz"
         save_images(path, images.numpy(), predicted[kept].numpy() if head_is_trained else None)
@@ -57,6 +55,21 @@ def work(args, settings: SampleSettings) -> None:
     write_json(args.out / "manifest.json", manifest)
     columns = settings.plots.grid_columns
     save_grid(args.out / "grid.png", unit_to_bytes(chains[: columns * settings.plots.grid_rows]), columns)
+
+
+def _chosen(
+    protocol: str, probabilities: Tensor, head_is_trained: bool, settings: SampleSettings
+) -> tuple[Tensor, dict]:
+    """What `select` gives. Raises ParamsError for a protocol that the run's images do not allow."""
+    where = f"sample.protocols of {settings.name} has {protocol}"
+    if release_ratio(protocol) is not None and probabilities.shape[1] < 2:
+        raise ParamsError(
+            f"{where}, which selects by predicted class, but the data set has no labels; use full instead"
+        )
+    kept, record = select(protocol, probabilities, head_is_trained)
+    if len(kept) < 2:
+        raise ParamsError(f"{where}, which keeps {len(kept)} images, expected 2 at least; keep more")
+    return kept, record
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Collect the metric records of the suite into a table: results/tables/<table>.{md,csv,tex}."""
+"""Collect the metric records of the suite into a table: results/tables/<table>.{md,csv,tex}.
+
+Markdown and LaTeX hold the table in print with its caption, CSV the numbers behind it in full.
+"""
 
 import sys
 from pathlib import Path
@@ -8,11 +11,12 @@ from mebm.files import read_json, write_text
 from mebm.settings.checks import HELDOUT, INITIAL
 from mebm.settings.stages import Row, TableSettings
 from mebm.show import tables
-from mebm.show.formats import FORMS
+from mebm.show.formats import to_csv, to_latex, to_markdown
 from mebm.show.rows import Result
 from mebm.show.summaries import Measured, Summary, summarise
 from stages import cli
 
+FORMS = ("md", "csv", "tex")
 RUN_STAGES = ("train", "import_checkpoint", "sample", "quality", "accuracy", "summary")
 
 
@@ -44,6 +48,8 @@ def _run_result(args, name: str, run: Row) -> Result:
         run.n_steps,
         run.classifies,
         tuple(run.protocols),
+        run.imported,
+        run.evaluate_on,
         summary["hours"] if summary and "hours" in summary else None,
     )
 
@@ -66,9 +72,10 @@ def forms(name: str) -> list[str]:
 
 def write_table(stem: Path, table: str, results: list[Result], settings: TableSettings) -> None:
     """Write a table in its three forms."""
-    content = tables.make(table, results, settings.datasets, settings.tables.digits)
-    for suffix, render in FORMS.items():
-        write_text(stem.with_name(f"{stem.name}.{suffix}"), render(content, tables.module(table).CAPTION))
+    made = tables.make(table, results, settings.datasets, settings.tables.digits)
+    contents = (to_markdown(made.printed, made.caption), to_csv(made.numbers), to_latex(made.printed, made.caption))
+    for suffix, content in zip(FORMS, contents, strict=True):
+        write_text(stem.with_name(f"{stem.name}.{suffix}"), content)
 
 
 if __name__ == "__main__":

@@ -212,15 +212,23 @@ def test_a_feature_network_and_a_table(project):
     assert measured["random_score"] >= 1
     assert measured["preprocessing"] == "random"
     numbers = {"n_images": 20, "random_score": 2.0, "n_test": 40, "accuracy": None, "loss": None}
+    numbers |= {"n_reference": 40, "reference_split": "train"}
     for name, distance in (("mebm", 1.25), ("mjem", 3.0)):
         write_json(project / "results" / "summary" / f"{name}.json", {"random_distance": distance, **numbers})
     options = "--summary results/summary --baseline results/baseline --out results/tables"
     stages(project, f"tables --table seeds {options}", f"tables --table generation {options}")
     table = (project / "results/tables/seeds.csv").read_text().splitlines()
-    assert table[1:] == ["digits,M-EBM,random distance ↓,1.25,1.25,1", "digits,M-JEM,random distance ↓,3.00,3.00,1"]
-    generation = (project / "results/tables/generation.csv").read_text()
-    assert "digits,M-EBM,random score ↑,–,2.00" in generation
-    assert "digits,held-out real images,random distance ↓,–,0.00" in generation
+    assert table == [
+        "data_set,method,metric,lowest,highest,n_seeds",
+        "digits,M-EBM,random_distance,1.25,1.25,1",
+        "digits,M-JEM,random_distance,3.0,3.0,1",
+    ]
+    printed = (project / "results/tables/seeds.md").read_text()
+    assert "| digits | M-EBM | random distance ↓ | 1.25 | 1.25 | 1 |" in printed
+    assert "Reference of distances: digits, the 40 images of its train split." in printed
+    generation = (project / "results/tables/generation.md").read_text()
+    assert "| digits | M-EBM | random score ↑ | – | 2.00 |" in generation
+    assert "| digits | held-out real images | random distance ↓ | – | 0.00 |" in generation
     assert "mebm/measure/networks/random.py" in record_of(project, "quality.mjem")["code"]
     assert "mebm/show/tables/seeds.py" in record_of(project, "tables.seeds")["code"]
 

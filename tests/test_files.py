@@ -442,7 +442,8 @@ def test_tables_of_damaged_records(stage, tmp_path):
     baseline = tmp_path / "baseline" / "digits" / "initial.json"
     common = ("--baseline", tmp_path / "baseline", "--out", tmp_path / "tables")
     argv = ("--table", "demo", "--summary", path.parent, *common)
-    record = {**QUALITY, "n_test": 9, "accuracy": 0.5, "loss": 0.1, "status": "ok", "restarts": 1, "release": QUALITY}
+    record = {**QUALITY, "n_test": 9, "accuracy": 0.5, "loss": 0.1, "status": "ok", "restarts": 1}
+    record |= {"release_0.9": QUALITY}
     record["hours"] = 1.0
     assert stage(tables, path, record, *argv)
     optional = ("fcd", "classifier_score", "accuracy", "loss", *record)

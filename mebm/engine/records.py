@@ -21,7 +21,7 @@ from mebm.engine.graph import RECORDS
 from mebm.errors import DataError, ParamsError
 from mebm.files import digest, explained, read_text, read_yaml, write_text
 from mebm.registry import Registry
-from mebm.settings.schema import SECTIONS, Section
+from mebm.settings.schema import DECISIVE, SECTIONS, Section
 from mebm.settings.stages import STAGES, TABLE_STAGES, Settings
 from mebm.settings.suite import Params
 
@@ -29,14 +29,12 @@ ALL = "all.yaml"
 CODE, INPUTS = "code", "inputs"  # of a record, beside parameters
 # Keys that say where a file lies whose content is checked, and what stands for them where it does not matter.
 PLACES: dict[str, dict[str, Any]] = {"dataset": {"downloads": "-", "urls": {}}, "features": {"weights": None}}
-DERIVED = ("norm_parts", "restart_from_every")  # of `compute`, where it decides a training after all
 PLAIN = re.compile(r"[A-Za-z_][\w/.-]*")
 NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 OUTSIDE = (("reference", "file"), ("dataset", "path"))  # inputs that no job makes
 ALGORITHMS, NETWORKS = Registry("mebm.method.algorithms"), Registry("mebm.measure.networks")
 TABLES = Registry("mebm.show.tables")
 BLOCKS = Registry("mebm.show.report.blocks", ".html.j2")
-OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 
 
 def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dict[str, Any]:
@@ -44,15 +42,15 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
 
     Raises ParamsError for a name that the suite does not have.
     """
-    values = params.resolve(stage, name).model_dump()
-    compute = values.pop("compute", {})
+    settings = params.resolve(stage, name)
+    values = settings.model_dump(exclude={"compute"})
     for section, keys in PLACES.items():
         if section in values:
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
     if outside := _outside(values, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside
     if stage == "train":
-        values["train"] = values["train"] | _decisive(values["train"], compute)
+        values["train"] |= settings.compute.decisive(settings.train)
     reached = code.of_stage(stage, root=root)
     return {CODE: code.of_stage(stage, _entries(params, stage, values, reached), root), **values}
 
@@ -119,16 +117,6 @@ def _read_signature(path: Path) -> str | None:
     return hashlib.md5(repr(sorted(sizes)).encode(), usedforsecurity=False).hexdigest()
 
 
-def _decisive(train: dict[str, Any], compute: dict[str, Any]) -> dict[str, Any]:
-    """Values of `compute` that decide a training after all, under names that say how."""
-    found = {}
-    if compute["devices"] > 1 and train["norm"] in OWN_STATISTICS and not train["sync_batchnorm"]:
-        found["norm_parts"] = compute["devices"]
-    if train["on_divergence"] == "restart":
-        found["restart_from_every"] = compute["save_every"]
-    return found
-
-
 def typed(record: dict[str, Any], section: str) -> Section:
     """A section of a job's record as typed values. Raises pydantic's ValidationError for what it cannot hold.
 
@@ -136,7 +124,7 @@ def typed(record: dict[str, Any], section: str) -> Section:
     """
     values = record.get(section)
     if isinstance(values, dict):
-        values = {key: value for key, value in values.items() if key not in DERIVED} | PLACES.get(section, {})
+        values = {key: value for key, value in values.items() if key not in DECISIVE} | PLACES.get(section, {})
     return SECTIONS[section].model_validate(values)
 
 
@@ -169,7 +157,7 @@ def _settings(record: Any, now: Settings) -> Settings:
             values[section] = getattr(now, section)
         elif isinstance(found := values.get(section), dict):
             places = getattr(now, section).model_dump(include=set(PLACES.get(section, {})))
-            values[section] = {key: value for key, value in found.items() if key not in DERIVED} | places
+            values[section] = {key: value for key, value in found.items() if key not in DECISIVE} | places
     return type(now).model_validate(values)
 
 

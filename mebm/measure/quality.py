@@ -13,6 +13,10 @@ from mebm.measure.features import extract, load_network
 from mebm.measure.metrics import frechet_distance, inception_style_score, precision_recall
 from mebm.measure.networks import metrics_of
 
+# Of held-out images. On digits, classifiers of 96 % that differ in their seed put sets of images in the same order
+# (rank correlation 0.986); what less accurate ones do has not been measured.
+LOW_ACCURACY = 0.9
+
 
 class QualityMeter:
     """Scores image sets by one feature network and one reference; both are read and checked once.
@@ -73,9 +77,11 @@ class QualityMeter:
             self._score_std: score_std,
             **({} if neighbours is None else self._precision_recall(features, neighbours)),
             **self.shares(logits),
+            **self.trust(),
             "warning": warning if too_few else None,
             "n_images": len(images),
             "n_reference": self.reference_count,
+            "reference_split": "train" if self.reference_count else None,  # of a file from elsewhere nothing is known
             "score_splits": splits,
             "permutation_seed": permutation_seed,
             "preprocessing": self.network.preprocessing,
@@ -106,6 +112,18 @@ class QualityMeter:
         """The record of a set that cannot be measured: nulls and the reason."""
         names = (self.distance, self.score, "precision", "recall")
         return {**dict.fromkeys(names), "status": reason, "n_images": 0}
+
+    def trust(self) -> dict:
+        """How accurate a network is that was trained on the data set's classes, and a warning where that is low."""
+        accuracy = self.network.accuracy
+        if accuracy is None:
+            return {}
+        warning = (
+            f"the feature classifier is right on {100 * accuracy:.1f} % of held-out images, less than "
+            f"{100 * LOW_ACCURACY:.0f} %: what {self.distance} says of images is uncertain"
+        )
+        low = accuracy < LOW_ACCURACY
+        return {"features_accuracy": accuracy, "features_warning": warning if low else None}
 
     def shares(self, logits: Tensor) -> dict:
         """Share of each class, where the network knows the data set's classes (Inception knows others).

@@ -8,6 +8,7 @@ from torch import Tensor
 from mebm.errors import MetricError
 from mebm.measure.evaluation import score
 from mebm.method.energy import EnergyModel
+from mebm.settings.schema import release_ratio
 
 RELEASE_IMAGES = 10_000  # the release's buffer, which is what it scores
 
@@ -31,21 +32,23 @@ def _finite(probabilities: Tensor) -> Tensor:
     return probabilities
 
 
-def select(protocol: str, probabilities: Tensor, keep_ratio: float, head_is_trained: bool) -> tuple[Tensor, dict]:
+def select(protocol: str, probabilities: Tensor, head_is_trained: bool) -> tuple[Tensor, dict]:
     """Indices of the images that a protocol scores, and its conditions for the record.
 
-    "full": the whole buffer, pixels rounded to the nearest byte. "release": what the public release does, pixels
-    truncated and, where there are classes, `keep_ratio` of each predicted class of the first 10,000 images; it asks
-    for that even of a class head that was never trained, which the conditions then say. Nothing else selects by class.
+    docs/method.md, Selection by class. "full": the whole buffer in its own order, pixels rounded to the nearest byte.
+    "release_RATIO": what the public release does with that ratio, to the first 10,000 images: `select_by_class`, pixels
+    truncated. It does so even by a class head that was never trained, which the conditions then say. Nothing else
+    selects by class.
     """
-    if protocol == "full":
-        return torch.arange(len(probabilities)), {"rounding": "nearest", "selection": None, "keep_ratio": None}
+    ratio = release_ratio(protocol)
+    if ratio is None:
+        conditions = {"selection": None, "order": "of the buffer", "rounding": "nearest", "keep_ratio": None}
+        return torch.arange(len(probabilities)), conditions | {"n_considered": len(probabilities)}
     considered = probabilities[:RELEASE_IMAGES]
-    if probabilities.shape[1] < 2:
-        return torch.arange(len(considered)), {"rounding": "truncate", "selection": None, "keep_ratio": None}
     by = "class head" if head_is_trained else "untrained class head"
-    conditions = {"rounding": "truncate", "selection": f"by confidence of the {by}", "keep_ratio": keep_ratio}
-    return select_by_class(considered, keep_ratio), conditions
+    conditions = {"selection": f"by confidence of the {by}", "order": "class by class, most confident first"}
+    conditions |= {"rounding": "truncate", "keep_ratio": ratio, "n_considered": len(considered)}
+    return select_by_class(considered, ratio), conditions
 
 
 def select_by_class(probabilities: Tensor, keep_ratio: float) -> Tensor:

@@ -5,6 +5,7 @@ first ("train.buffer_size: is 10, expected ..."); nothing where all is well. Wha
 (how many pictures a folder holds) is left to the stage that reads them.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from mebm import sources
 from mebm.errors import listed, named, shown
 from mebm.settings.entries import Entry, Run
 from mebm.settings.schema import (
+    DECISIVE,
     Baseline,
     Compute,
     Dataset,
@@ -25,11 +27,12 @@ from mebm.settings.schema import (
     Quality,
     Sample,
     Train,
+    release_ratio,
 )
 
 INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
 MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
-RELEASE_IMAGES = 10_000  # that the protocol "release" looks at
+RELEASE_IMAGES = 10_000  # of mebm/measure/selection.py, without PyTorch
 
 
 # ---------------------------------------------------------------- data sets
@@ -195,14 +198,16 @@ def of_run(run: Run, data: Size) -> Iterator[str]:
             f"quality.score_splits: is {quality.score_splits}, expected at most train.buffer_size ({chains}): a run's "
             "chains are scored in so many parts"
         )
-    if "release" in sample.protocols and data.classes:
-        ratio, considered = sample.keep_ratio, min(chains, RELEASE_IMAGES)
+    for protocol in sample.protocols:
+        if (ratio := release_ratio(protocol)) is None or not data.classes:
+            continue
+        considered = min(chains, RELEASE_IMAGES)
         kept = int(considered * ratio) if ratio < 1 else min(considered, int(ratio) * data.classes)
         needed = max(2, quality.score_splits)
         if kept < needed:
             yield (
-                f"sample.keep_ratio: is {ratio:g}, which keeps at most {kept} of {considered} chains, expected at "
-                f"least {needed} (quality.score_splits)"
+                f"sample.protocols: {protocol} keeps at most {kept} of {considered} chains, expected at least {needed} "
+                "(quality.score_splits)"
             )
     yield from _fits(_training_memory(train, data))
 
@@ -211,6 +216,16 @@ def of_init(run: Run, dataset: Entry) -> Iterator[str]:
     """What is wrong with a run's start of chains, with the Gaussians that are fitted to its data set."""
     if run.of(Train).init == "classwise" and not dataset.of(Gaussian).classwise:
         yield f"train.init: is 'classwise', but datasets.{dataset.name} has gaussian.classwise false; set that to true"
+
+
+def of_sample(sample: Sample, data: Size) -> Iterator[str]:
+    """What is wrong with the protocols of a run, also of one that is imported."""
+    selecting = [protocol for protocol in sample.protocols if release_ratio(protocol) is not None]
+    if selecting and data.classes == 0:
+        yield (
+            f"sample.protocols: has {selecting[0]!r}, which selects by predicted class, but the data set has no "
+            "labels; use full"
+        )
 
 
 def of_analyses(run: Run, data: Size, chains: int | None) -> Iterator[str]:
@@ -303,22 +318,46 @@ def of_method(method: object) -> Iterator[str]:
         yield f"method: is {shown(method)}, the name of another row of every table; use another"
 
 
+def of_promise(run: Run) -> Iterator[str]:
+    """What is wrong with training, or reading, a run as its method's name promises: with or without classes."""
+    weight = run.of(Train).pyx_weight
+    if re.match(r"M-JEM\b", run.method) and not weight:
+        fault, cure = "has a trained class head", "1.0"
+    elif re.match(r"M-EBM\b", run.method) and weight:
+        fault, cure = "has none", "0.0"
+    else:
+        return
+    yield (
+        f"train.pyx_weight: is {weight:g}, but a run of the method {shown(run.method)} {fault}; set it to {cure}, or "
+        "give the method another name"
+    )
+
+
 def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:
     """What is wrong with a run among the others of its data set and method, with which it is averaged as seeds are."""
     for other in others:
-        imported, method = (run.checkpoint is not None, other.checkpoint is not None), shown(run.method)
-        for kind in (Sample, Quality) if any(imported) else (Train, Sample, Quality):
-            ours, theirs = run.of(kind), other.of(kind)
-            keys = [key for key in kind.model_fields if key != "seed"]
-            if different := [key for key in keys if getattr(ours, key) != getattr(theirs, key)]:
-                yield (
-                    f"has the method {method} of {other.name}, but another {kind.__name__.lower()}.{different[0]}; "
-                    "runs of one method are averaged as seeds, so give it a method of its own"
-                )
-        if run.checkpoint == other.checkpoint and (all(imported) or run.of(Train).seed == other.of(Train).seed):
-            key = "checkpoint" if any(imported) else "train.seed"
-            value = shown(run.checkpoint) if any(imported) else run.of(Train).seed
+        fault = None
+        if imported := [one.name for one in (run, other) if one.checkpoint is not None]:
+            fault = f"{imported[0]} is imported, which is no seed of another"
+        else:
+            ours, theirs = _averaged(run), _averaged(other)
+            if different := [key for key in (ours | theirs) if ours.get(key) != theirs.get(key)]:
+                fault = f"another {different[0]}"
+            elif run.of(Train).seed == other.of(Train).seed:
+                fault = f"the same train.seed, {run.of(Train).seed}"
+        if fault:
             yield (
-                f"{key}: is {value} as in {other.name}, whose method {method} it has; runs of one method are averaged "
-                "as seeds, so give it another seed, or a method of its own"
+                f"has the method {shown(run.method)} of {other.name}, but {fault}; runs of one method are averaged as "
+                "seeds, so give it a method of its own"
             )
+
+
+def _averaged(run: Run) -> dict[str, object]:
+    """All that seeds of one row have in common, by key."""
+    kinds = (Train, Sample, Quality)
+    found = {
+        f"{kind.__name__.lower()}.{key}": getattr(run.of(kind), key) for kind in kinds for key in kind.model_fields
+    }
+    del found["train.seed"]
+    decisive = run.of(Compute).decisive(run.of(Train))
+    return found | {f"compute.{DECISIVE[key]}": value for key, value in decisive.items()}

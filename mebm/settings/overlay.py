@@ -23,6 +23,7 @@ from mebm.settings.schema import (
     TABLES,
     Dataset,
     Ood,
+    Sample,
     Section,
     Train,
 )
@@ -245,6 +246,8 @@ def _check_together(datasets: Mapping[str, Entry], runs: Mapping[str, Run], anal
     for name, run in runs.items():
         where, data, chains = f"runs.{name}: ", sizes[run.dataset], None
         _raise_first(where, checks.of_init(run, datasets[run.dataset]))
+        _raise_first(where, checks.of_promise(run))
+        _raise_first(where, checks.of_sample(run.of(Sample), data))
         if run.checkpoint is None:
             _raise_first(where, checks.of_run(run, data))
             _raise_first(where, checks.of_devices(run))

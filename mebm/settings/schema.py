@@ -33,6 +33,21 @@ def _among(registry: Registry) -> Callable[[str], str]:
     return check
 
 
+def release_ratio(protocol: str) -> float | None:
+    """How many images of each predicted class a protocol keeps: a share below 1, or a number; None: no selection."""
+    match = RELEASE_PATTERN.fullmatch(protocol)
+    return float(match[1]) if match else None
+
+
+def _protocol(name: str) -> str:
+    if name != "full" and release_ratio(name) is None:
+        raise ValueError(
+            "expected full, or release_ with what it keeps of each predicted class, a share or a number: release_0.9, "
+            "release_10000"
+        )
+    return name
+
+
 def _radius(value: float) -> float:
     if 0 < value < 1e-6:  # float32 could not tell it from 0
         raise ValueError("expected 0, or at least 1e-06")
@@ -52,15 +67,20 @@ Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(_radius)]  # grey levels, all that there are
 RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(_radius)]
+Protocol = Annotated[str, AfterValidator(_protocol)]  # by which images are chosen to be scored
 FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 
 
+# One spelling per value, since the protocol names a file
+RELEASE_PATTERN = re.compile(r"release_(0\.[0-9]{0,5}[1-9]|[1-9][0-9]{0,8})")
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
 # folders of results/ and data/ that are no entry's
 RESERVED = ("baseline", "compare", "compared", "inventory", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != "start")  # made for every suite
+DECISIVE = {"norm_parts": "devices", "restart_from_every": "save_every"}  # of `compute`, by names that say how
+OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
 
 
@@ -90,6 +110,15 @@ class Compute(Section):
     eval_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     save_every: Count
     cpu_hours: Positive | None
+
+    def decisive(self, train: "Train") -> dict[str, int]:
+        """What of this section decides the numbers of a training after all, by the names in `DECISIVE`."""
+        found = {}
+        if self.devices > 1 and train.norm in OWN_STATISTICS and not train.sync_batchnorm:
+            found["norm_parts"] = self.devices
+        if train.on_divergence == "restart":
+            found["restart_from_every"] = self.save_every
+        return found
 
 
 class Dataset(Section):
@@ -186,8 +215,7 @@ class Weights(Section):
 
 
 class Sample(Section):
-    protocols: Annotated[list[Literal["full", "release"]], Field(min_length=1), AfterValidator(_once)]
-    keep_ratio: Positive
+    protocols: Annotated[list[Protocol], Field(min_length=1), AfterValidator(_once)]
 
 
 class Quality(Section):

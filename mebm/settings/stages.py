@@ -124,6 +124,8 @@ class Row(BaseModel):
     n_steps: int
     classifies: bool
     protocols: list[str]
+    imported: bool
+    evaluate_on: str
 
 
 class SuiteSettings(Settings):

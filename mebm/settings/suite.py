@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mebm.errors import ParamsError, clipped, listed, shown
-from mebm.settings.entries import Entries, Run
+from mebm.settings.entries import Entries, Entry, Run
 from mebm.settings.overlay import read_suites
 from mebm.settings.reading import NotYaml, parse
-from mebm.settings.schema import Sample, Train
+from mebm.settings.schema import Dataset, Sample, Train
 from mebm.settings.stages import (
     ANALYSIS_STAGES,
     COMPARED_STAGES,
@@ -79,14 +79,14 @@ OTHERS: dict[str, Callable[[Params, Any], Any]] = {
     "dataset_name": lambda params, run: run.dataset,
     "compared": lambda params, run: list(params.compared),
     "datasets": lambda params, _: {name: dataset.title for name, dataset in params.datasets.items()},
-    "runs": lambda params, _: {name: _row(run) for name, run in params.runs.items()},
+    "runs": lambda params, _: {name: _row(run, params.datasets[run.dataset]) for name, run in params.runs.items()},
     "differences": lambda params, _: {name: dict(run.differences) for name, run in params.runs.items()},
     "analysed": lambda params, _: list(params.analysed),
     "tables": lambda params, _: list(params.tables),
 }
 
 
-def _row(run: Run) -> Row:
+def _row(run: Run, dataset: Entry) -> Row:
     train = run.of(Train)
     return Row(
         method=run.method,
@@ -94,6 +94,8 @@ def _row(run: Run) -> Row:
         n_steps=train.n_steps,
         classifies=train.pyx_weight > 0,
         protocols=list(run.of(Sample).protocols),
+        imported=run.checkpoint is not None,
+        evaluate_on=dataset.of(Dataset).evaluate_on,
     )
 
 

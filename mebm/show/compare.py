@@ -29,7 +29,7 @@ from mebm.show.report.page import Table, data_uri, flat, render
 from mebm.show.rows import DASH
 from mebm.show.summaries import METRICS, label
 
-KEY_COLUMNS = ("data set", "method", "metric", "K", "protocol")  # of the pipeline's tables: what a row is about
+KEY_COLUMNS = ("data_set", "method", "metric", "n_steps", "protocol")  # of the tables' CSV: what a row is about
 SPREAD = (
     "Seed spread: standard deviation between runs of one method that differ only in their seed, pooled over both "
     "versions. A difference is beyond it where a two-sided t-test on the means rejects chance at 5 %; one seed says "
@@ -219,8 +219,8 @@ def _metrics(a: Version, b: Version, resolved_a: dict, resolved_b: dict, found: 
         judged = judge(metric, before, after) if before and after else (DASH, DASH, alone)
         if method in (INITIAL, HELDOUT) and judged[2] == "one seed":
             judged = (*judged[:2], "differs")
-        *protocol, key = metric.split(".")
-        name = label(key) + (f" ({protocol[0]})" if protocol else "")
+        protocol, _, key = metric.rpartition(".")
+        name = label(key) + (f" ({protocol})" if protocol else "")
         rows.append((dataset, method, name, _spread(metric, before), _spread(metric, after), *judged))
     head = ("data set", "method", "metric", found.a, found.b, "difference", "seed spread", "verdict")
     empty = f"Not known: those of {' and '.join(unknown)} are not here." if unknown else "No metrics are recorded."
@@ -268,9 +268,10 @@ def _tables(a: Version, b: Version, found: Comparison) -> Part:
         if path in a.absent | b.absent:
             continue
         for row, column in dict.fromkeys([*one, *two]):
-            before, after = (side.get((row, column), DASH) for side in (one, two))
+            before, after = (side.get((row, column)) or DASH for side in (one, two))
             if before != after:
-                rows.append((name, ", ".join(row), column, before, after))
+                short = [_short(cell) for cell in (before, after)]
+                rows.append((name, ", ".join(row), column, *(short if short[0] != short[1] else (before, after))))
     head = ("table", "row", "column", found.a, found.b)
     unknown = [version.title for version in (a, b) if _lacks(version, "results/tables")]
     empty = f"Not known: those of {' and '.join(unknown)} are not here." if unknown else "Every table is the same."
@@ -285,9 +286,17 @@ def _cells(version: Version, path: str) -> dict[tuple[tuple[str, ...], str], str
         for row in csv.DictReader(io.StringIO((content or b"").decode())):
             if None in row or None in row.values():
                 raise ValueError("a row has other columns than the heading")
-            key = tuple(row[column] for column in KEY_COLUMNS if row.get(column) not in (None, "", DASH))
+            key = tuple(row[column] for column in KEY_COLUMNS if row.get(column))
             cells |= {(key, column): value for column, value in row.items() if column not in KEY_COLUMNS}
     return cells
+
+
+def _short(cell: str) -> str:
+    """A number with six digits at most; any other text as it is."""
+    try:
+        return cell if len(cell) <= 7 else f"{float(cell):.6g}"
+    except ValueError:
+        return cell
 
 
 def _jobs(a: Version, b: Version, found: Comparison) -> Part:

@@ -1,5 +1,7 @@
 """Tables as Markdown, CSV and LaTeX. Text in them is escaped: it is never markup, a formula or a command."""
 
+import csv
+import io
 import re
 
 import pandas as pd
@@ -15,14 +17,31 @@ def markdown(text: str) -> str:
 
 def to_markdown(table: pd.DataFrame, caption: str) -> str:
     """A Markdown table with its caption below."""
-    lines = ["| " + " | ".join(table.columns) + " |", "| " + " | ".join(["---"] * len(table.columns)) + " |"]
-    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in table.itertuples(index=False)]
-    return "\n".join(lines) + f"\n\n{caption}\n"
+    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "".join(f"| {' | '.join(map(markdown, line))} |\n" for line in lines) + f"\n{caption}\n"
 
 
-def to_csv(table: pd.DataFrame, caption: str = "") -> str:
-    """Comma-separated values with a header. An apostrophe stands before what a spreadsheet would take for a formula."""
-    return table.map(_no_formula).to_csv(index=False, lineterminator="\n")
+def from_markdown(text: str) -> tuple[list[str], list[list[str]], str]:
+    """Heading, rows and caption of a text that `to_markdown` made. Raises ValueError for any other."""
+    table, _, caption = text.partition("\n\n")
+    lines = [re.findall(r"\| ((?:\\.|[^\\|])*?) (?=\|)", line) for line in table.split("\n")]
+    if len(lines) < 2 or set(lines[1]) != {"---"} or any(len(line) != len(lines[0]) for line in lines):
+        raise ValueError("is not a table with its caption")
+    head, _, *rows = [[re.sub(r"\\(.)", r"\1", cell) for cell in line] for line in lines]
+    return head, rows, caption.removesuffix("\n")
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Comma-separated values with a header: numbers in full, nothing where there is none.
+
+    An apostrophe stands before text that a spreadsheet would take for a formula.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.itertuples(index=False):
+        writer.writerow([_no_formula(value) if isinstance(value, str) else value for value in row])
+    return out.getvalue()
 
 
 def _no_formula(text: str) -> str:
@@ -53,6 +72,3 @@ def to_latex(table: pd.DataFrame, caption: str) -> str:
     lines += [" & ".join(map(escape, row)) + r" \\" for row in table.itertuples(index=False)]
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape(caption)}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
-
-
-FORMS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}  # by the suffix of their files

@@ -12,10 +12,10 @@ NETWORKS = Registry("mebm.measure.networks")
 # (distance, score) of every feature network, of which a record of quality holds one pair
 PAIRS = tuple((found["DISTANCE"], found["SCORE"]) for found in map(NETWORKS.constants, NETWORKS.names()))
 DISTANCES, SCORES = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS, strict=True))
-QUALITY = (*DISTANCES, *SCORES)
 _LABELS = {"fid": "FID", "is_mean": "IS", "accuracy": "accuracy %", "loss": "test loss"}
 MANIFOLD = ("precision", "recall")  # in the same features, by nearest neighbours
-METRICS = (*QUALITY, *MANIFOLD, "accuracy", "loss")
+QUALITY = (*DISTANCES, *SCORES, *MANIFOLD)
+METRICS = (*QUALITY, "accuracy", "loss")
 
 
 def label(metric: str, arrow: bool = True) -> str:
@@ -24,18 +24,29 @@ def label(metric: str, arrow: bool = True) -> str:
     return f"{text} {'↓' if metric in (*DISTANCES, 'loss') else '↑'}" if arrow else text
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class _Numbers(Record):
     n_images: Annotated[int, Field(ge=0)] = 0
     status: str = "ok"
     restarts: Annotated[int, Field(ge=0)] = 0
-    precision: Annotated[float, Field(ge=0, le=1)] | None = None
-    recall: Annotated[float, Field(ge=0, le=1)] | None = None
+    n_reference: Annotated[int, Field(ge=0)] | None = None
+    reference_split: str | None = None
+    preprocessing: str = ""
+    features_accuracy: Share | None = None
+    features_warning: str | None = None
+    precision: Share | None = None
+    recall: Share | None = None
     neighbours: Annotated[int, Field(ge=1)] | None = None
     n_features: Annotated[int, Field(ge=0)] | None = None
 
 
 # A record of metrics, as far as tables need it: null where there is no number.
-Numbers = create_model("Numbers", __base__=_Numbers, **dict.fromkeys(QUALITY, (float | None, None)))
+Numbers = create_model("Numbers", __base__=_Numbers, **dict.fromkeys((*DISTANCES, *SCORES), (float | None, None)))
+# Keys of a record that tables show or judge by, where it has them
+ALSO = ("status", *MANIFOLD, "neighbours", "n_features", "preprocessing", "n_reference", "reference_split")
+ALSO += ("features_accuracy", "features_warning")
 
 
 class Measured(Numbers):
@@ -93,8 +104,7 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
     def condensed(record: dict) -> dict:
         try:
             keys = (*_pair(record), "n_images")
-            others = (*MANIFOLD, "neighbours", "n_features", "status")
-            return {key: record[key] for key in keys} | {key: record[key] for key in others if key in record}
+            return {key: record[key] for key in keys} | {key: record[key] for key in ALSO if key in record}
         except KeyError as error:
             raise DataError(f"a metric record lacks the key {error}; run its stage again") from error
 

@@ -74,7 +74,7 @@ def test_both_engines_describe_the_same_graph(project, suite):
     if suite == "paper":  # with an imported checkpoint, which the published suite has none of
         text = (ROOT / "params.yaml").read_text().replace("suite: *demo ", "suite: *paper ")
         content = yaml.safe_load(text)
-        run_of_release = {"method": "M-JEM", "dataset": "cifar10", "checkpoint": "data/downloads/mjem.pt"}
+        run_of_release = {"method": "released", "dataset": "cifar10", "checkpoint": "data/downloads/mjem.pt"}
         content["suite"]["imported"]["released"] = run_of_release
         write_params(folder, content)
         for path in ("data/downloads/mjem.pt",):

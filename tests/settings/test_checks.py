@@ -13,6 +13,7 @@ import yaml
 from mebm.data.batches import augment
 from mebm.data.prepare import prepare
 from mebm.errors import DataError, ParamsError, clipped, listed, named, shown
+from mebm.measure import selection
 from mebm.method.energy import ARCHITECTURE, build_model
 from mebm.method.gaussian import block_size
 from mebm.settings import checks
@@ -111,7 +112,6 @@ SETTINGS = [  # keys, value, what the line says; of the smoke parameters and, un
     ("train.decay_factor", 1e-320, "train.decay_factor: is 1e-320"),
     ("features.lr", 1e300, "features.lr: is 1e+300"),
     ("gaussian.ridge", 1e300, "gaussian.ridge: is 1e+300"),
-    ("sample.keep_ratio", 1e300, "sample.keep_ratio: is 1e+300"),
     ("calibration.fit_share", 1.0, "calibration.fit_share: is 1.0"),
     ("embedding.perplexity", 1e-320, "embedding.perplexity: is 1e-320"),
     ("robustness.radii_l2", [1e300], "robustness.radii_l2.0: is 1e+300"),
@@ -121,6 +121,13 @@ SETTINGS = [  # keys, value, what the line says; of the smoke parameters and, un
     ("compute.cpu_hours", 1e300, "compute.cpu_hours: is 1e+300"),
     # named twice, or unknown
     ("sample.protocols", ["full", "full"], "sample.protocols: is ['full', 'full']: 'full' occurs twice"),
+    ("sample.protocols", ["release"], "sample.protocols.0: is 'release': expected full, or release_ with"),
+    ("sample.protocols", ["full", "release_0"], "sample.protocols.1: is 'release_0': expected full"),
+    ("sample.protocols", ["release_0.90"], "sample.protocols.0: is 'release_0.90': expected full"),
+    ("sample.protocols", ["release_" + "9" * 10_000], "sample.protocols.0: is 'release_999"),
+    ("sample.protocols", ["release_../../x"], "sample.protocols.0: is 'release_../../x': expected full"),
+    ("sample.protocols", ["full\n"], r"sample.protocols.0: is 'full\n': expected full"),
+    ("sample.keep_ratio", 0.9, "sample.keep_ratio: unknown key; known: protocols"),
     ("robustness.radii_l2", [1.0, 1.0], "robustness.radii_l2: is [1.0, 1.0]: 1.0 occurs twice"),
     ("ood.sets", ["nobody"], "ood.sets: has 'nobody', expected some of compared:"),
     ("ood.sets", ["a", "a"], "ood.sets: is ['a', 'a']: 'a' occurs twice"),
@@ -205,7 +212,7 @@ def test_a_setting_that_cannot_be_is_refused_by_its_key(base, keys, value, messa
     set_value(content, keys, value)
     for suite in [content["suite"], *content["suites"].values()]:  # where nothing lies over the shared value
         section, key = (*keys.split("."), "")[:2]
-        suite["defaults"].get(section, {}).pop(key, None)
+        suite.get("defaults", {}).get(section, {}).pop(key, None)
         for run in suite["trained"].values():
             run.get(section, {}).pop(key, None) if isinstance(run.get(section), dict) else None
     assert message in refusal(content)
@@ -235,28 +242,78 @@ def with_run(content: dict, name: str, entry: dict, kind: str = "trained") -> di
     return content
 
 
-def test_one_seed_is_one_run_of_a_method():
-    again = {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0}}
-    line = refusal(with_run(smoke.smoke_params(), "again", again))
-    assert "runs.again: train.seed: is 0 as in mjem, whose method 'M-JEM' it has" in line
-    check_params(FILE, with_run(smoke.smoke_params(), "again", {**again, "train": {"pyx_weight": 1.0, "seed": 1}}))
-    check_params(FILE, with_run(smoke.smoke_params(), "again", {**again, "method": "M-JEM, again"}))
+AGAIN = {"method": "M-JEM", "dataset": "digits", "train": {"pyx_weight": 1.0, "seed": 1}}
+RELEASED = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
+AVERAGED = "; runs of one method are averaged as seeds, so give it a method of its own"
 
 
-def test_one_checkpoint_is_one_run_of_a_method():
+def test_seeds_are_runs_of_one_method_that_differ_in_their_seed():
+    check_params(FILE, with_run(smoke.smoke_params(), "again", AGAIN))
+    other = {**AGAIN, "method": "M-JEM, again", "train": {"pyx_weight": 1.0}}
+    check_params(FILE, with_run(smoke.smoke_params(), "again", other))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "fault"),
+    [
+        ("train", {"seed": 0}, "the same train.seed, 0"),
+        ("train", {"n_steps": 3}, "another train.n_steps"),
+        ("sample", {"protocols": ["full", "release_0.9"]}, "another sample.protocols"),
+        ("quality", {"permutation_seed": 1}, "another quality.permutation_seed"),
+        ("compute", {"devices": 2}, "another compute.devices"),  # each normalises its own half of a batch
+    ],
+)
+def test_runs_whose_settings_differ_are_not_averaged(section, values, fault):
+    run = {**AGAIN, section: {**AGAIN.get(section, {}), **values}}
+    line = refusal(with_run(smoke.smoke_params(), "again", run))
+    assert line == f"params.yaml: runs.again: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
+
+
+def test_what_decides_no_number_may_differ_between_seeds():
+    for compute in ({"cpu_threads": 2}, {"save_every": 7}, {"eval_batch_size": 3}):
+        check_params(FILE, with_run(smoke.smoke_params(), "again", {**AGAIN, "compute": compute}))
     content = smoke.smoke_params()
-    first = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
-    with_run(content, "first", first, "imported")
-    other = copy.deepcopy(content)
-    check_params(FILE, with_run(other, "second", {**first, "checkpoint": "b.pt"}, "imported"))
-    line = refusal(with_run(content, "second", dict(first), "imported"))
-    assert "runs.second: checkpoint: is 'a.pt' as in first, whose method 'released' it has" in line
+    content["train"]["on_divergence"] = "restart"  # to the last saved state
+    line = refusal(with_run(content, "again", {**AGAIN, "compute": {"save_every": 7}}))
+    assert "has the method 'M-JEM' of mjem, but another compute.save_every" in line
+    content = smoke.smoke_params()
+    content["train"]["sync_batchnorm"] = True
+    check_params(FILE, with_run(content, "again", {**AGAIN, "compute": {"devices": 2}}))
 
 
-def test_seeds_of_a_method_are_scored_alike():
-    again = {"method": "M-EBM", "dataset": "digits", "train": {"seed": 1}, "quality": {"permutation_seed": 1}}
-    line = refusal(with_run(smoke.smoke_params(), "again", again))
-    assert "has the method 'M-EBM' of mebm, but another quality.permutation_seed" in line
+@pytest.mark.parametrize("other", ["b.pt", "a.pt"])
+def test_an_imported_run_is_never_averaged(other):
+    imported = {**AGAIN, "checkpoint": "a.pt"}
+    line = refusal(with_run(smoke.smoke_params(), "released", imported, "imported"))
+    fault = "released is imported, which is no seed of another"
+    assert line == f"params.yaml: runs.released: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
+    content = with_run(smoke.smoke_params(), "first", RELEASED, "imported")
+    check_params(FILE, content)
+    line = refusal(with_run(content, "second", {**RELEASED, "checkpoint": other}, "imported"))
+    assert "runs.second: has the method 'released' of first, but second is imported" in line
+
+
+@pytest.mark.parametrize("kind", ["trained", "imported"])
+@pytest.mark.parametrize(
+    ("method", "weight", "message"),
+    [
+        ("M-JEM", 0.0, "is 0, but a run of the method 'M-JEM' has a trained class head; set it to 1.0, or give"),
+        ("M-JEM (release)", -0.0, "a run of the method 'M-JEM (release)' has a trained class head"),
+        ("M-EBM, K = 2", 1.0, "is 1, but a run of the method 'M-EBM, K = 2' has none; set it to 0.0, or give the"),
+        ("M-JEMs", 0.0, ""),
+        ("mine, like M-JEM", 0.0, ""),
+    ],
+)
+def test_a_methods_name_says_whether_there_are_classes(kind, method, weight, message):
+    run = {"method": method, "dataset": "digits", "train": {"pyx_weight": weight, "seed": 7}}
+    content = smoke.smoke_params()
+    with_run(content, "one", run if kind == "trained" else {**run, "checkpoint": "a.pt"}, kind)
+    if message:
+        line = refusal(content)
+        assert line.startswith("params.yaml: runs.one: train.pyx_weight: is ")
+        assert message in line
+    else:
+        check_params(FILE, content)
 
 
 def project_set(name: str, **sections: dict) -> dict:
@@ -335,8 +392,12 @@ def run_of(train: dict, **sections: dict) -> dict:
         ),
         ({}, {"compute": {"device": "cuda:1", "devices": 2}}, "compute.device: is 'cuda:1', one GPU for 2 devices"),
         ({"px_weight": 0.0, "pyx_weight": -0.0}, {}, "px_weight and pyx_weight are both 0"),
-        ({}, {"sample": {"protocols": ["release"], "keep_ratio": 0.05}}, "sample.keep_ratio: is 0.05, which keeps at"),
-        ({}, {"sample": {"protocols": ["release"], "keep_ratio": 0.9}, "quality": {"score_splits": 91}}, "at most 90"),
+        (
+            {},
+            {"sample": {"protocols": ["full", "release_0.9", "release_0.05"]}},
+            "sample.protocols: release_0.05 keeps at most 5 of 100 chains, expected at least 10 (quality.score_splits)",
+        ),
+        ({}, {"sample": {"protocols": ["release_0.9"]}, "quality": {"score_splits": 91}}, "at most 90"),
         ({"buffer_size": 64}, {"quality": {"score_splits": 65}}, "is 65, expected at most train.buffer_size (64)"),
         ({"buffer_size": 64}, {"embedding": {"n_images": 90, "perplexity": 64.0}}, "less than 64 (train.buffer_size)"),
         ({}, {"generate": {"steps": 10**9, "grid_every": 1}}, "memory for the grids of its chains"),
@@ -352,6 +413,7 @@ def test_a_run_and_its_sections_are_checked_together(train, sections, message):
     ("train", "sections"),
     [
         ({}, {"compute": {"devices": 4}}),
+        ({}, {"sample": {"protocols": ["release_10000", "release_0.999999", "full", "release_1"]}}),
         ({"px_weight": 0.0, "buffer_size": 32}, {}),  # no chains are drawn
         ({"noise_std": 1e-320, "momentum": -0.0, "l2_coeff": -0.0}, {"robustness": {"radii_l2": [-0.0]}}),
         ({"lr": 1e9, "epochs": 1_000_000, "n_steps": 10_000}, {}),
@@ -368,6 +430,16 @@ def test_data_without_labels_train_no_classifier():
     assert "runs.faces: train.pyx_weight: is 1, expected 0: the data set has no labels" in refusal(content)
     content["suite"]["trained"]["faces"]["train"]["pyx_weight"] = 0.0
     check_params(FILE, content)
+
+
+@pytest.mark.parametrize("kind", ["trained", "imported"])
+def test_data_without_labels_are_not_selected_by_class(kind):
+    content = project_set("celeba_hq", **INCEPTION)
+    with_run(content, "faces", {"method": "M", "dataset": "other", "sample": {"protocols": ["full", "release_0.9"]}})
+    if kind == "imported":
+        content["suite"]["imported"] = {"faces": {**content["suite"]["trained"].pop("faces"), "checkpoint": "a.pt"}}
+    message = "runs.faces: sample.protocols: has 'release_0.9', which selects by predicted class, but the data set has"
+    assert message in refusal(content)
 
 
 def numeric_fields() -> list[tuple[str, str]]:
@@ -422,7 +494,7 @@ def test_no_value_of_a_number_raises_anything_else(section, key):
 
 def test_the_property_looks_at_every_section_with_numbers():
     fields = numeric_fields()
-    assert {section for section, _ in fields} == set(SECTIONS)
+    assert {section for section, _ in fields} == set(SECTIONS) - {"sample"}
     assert len(fields) > 70
 
 
@@ -627,6 +699,10 @@ def test_weights_are_those_of_the_network(shape, classes, depth, width, optimise
         model = build_model(shape, classes, **{key: getattr(train, key) for key in ARCHITECTURE})
     size = checks.Size(shape[0], shape[1], None, None, classes)
     assert checks.weights(train, size) == sum(p.numel() for p in model.parameters())
+
+
+def test_the_release_looks_at_as_many_images_as_the_stage():
+    assert checks.RELEASE_IMAGES == selection.RELEASE_IMAGES
 
 
 def test_blocks_are_those_of_the_gaussian():

@@ -60,7 +60,7 @@ def write_version(folder: Path, n_steps: int, fcd: tuple[float, float], accuracy
         summary = {"fcd": value, "n_images": 100, "accuracy": accuracy, "loss": None}
         (made / f"{name}.json").write_text(json.dumps(summary))
         Image.new("L", (8, 8), grey if name == "one" else 7).save(made / f"{name}.png")
-    (made / "demo.csv").write_text(f"data set,method,fcd ↓,seeds\ndigits,M-JEM,{fcd[0]:.2f},2\ndigits,other,1.00,–\n")
+    (made / "demo.csv").write_text(f"data_set,method,fcd_mean,n_seeds\ndigits,M-JEM,{fcd[0]},2\ndigits,other,1.0,\n")
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +120,23 @@ def test_verdicts(a, b, verdict):
 
 def test_a_verdict_knows_which_direction_is_better():
     assert judge("accuracy", [90.0, 90.1], [95.0, 95.1])[2] == "beyond, better"
-    assert judge("release.fid", [90.0, 90.1], [95.0, 95.1])[2] == "beyond, worse"
+    assert judge("release_0.9.fid", [90.0, 90.1], [95.0, 95.1])[2] == "beyond, worse"
 
 
 def test_cells_that_differ(found):
-    assert rows(found, "Tables") == (("demo", "digits, M-JEM", "fcd ↓", "0.50", "0.40"),)
+    assert rows(found, "Tables") == (("demo", "digits, M-JEM", "fcd_mean", "0.5", "0.4"),)
+
+
+def test_cells_are_compared_in_full_and_shown_short(versions, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(versions, copy)
+    text = "data_set,method,fcd_mean,n_seeds\ndigits,M-JEM,0.40000000001,\ndigits,other,0.123456789,\n"
+    (copy / "results" / "tables" / "demo.csv").write_text(text)
+    assert rows(compare(Version("b", copy), Version("workspace", copy)), "Tables") == (
+        ("demo", "digits, M-JEM", "fcd_mean", "0.4", "0.40000000001"),  # alike in six digits
+        ("demo", "digits, M-JEM", "n_seeds", "2", "–"),
+        ("demo", "digits, other", "fcd_mean", "1.0", "0.123457"),
+    )
 
 
 def test_jobs_and_the_code_that_they_read(found):

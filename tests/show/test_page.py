@@ -49,6 +49,7 @@ def build(folder: Path, content: dict | None = None) -> Path:
         write_json(folder / "data" / name / "manifest.json", shape)
         for part, fcd in (("initial", 24.0), ("heldout", 0.25)):
             record = {"fcd": fcd, "classifier_score": 5.0, "n_images": 100, "n_reference": 1497}
+            record |= {"reference_split": "train", "features_accuracy": 0.871, "features_warning": "87.1 % is <low>"}
             write_json(results / "baseline" / name / f"{part}.json", record)
             save_grid(results / "baseline" / name / f"{part}.png", pictures(100), 10)
     for seed, (name, entry) in enumerate({**suite["trained"], **suite["imported"]}.items()):
@@ -84,6 +85,7 @@ def build(folder: Path, content: dict | None = None) -> Path:
         with figure(made / "calibration" / "figures" / "reliability.svg") as axes:
             axes.plot([0, 1], [0, 1])
         record = {"status": "ok", "fcd": 3.0, "class_shares": [0.101] * 10, "warning": "few <images>"}
+        record |= {"features_accuracy": 0.871, "features_warning": "87.1 % is <low>"}
         write_json(made / "generate" / "metrics.json", record)
         save_grid(made / "pictures" / "figures" / "best_by_energy.png", pictures(100), 10)
         write_json(made / "pictures" / "metrics.json", {"status": "ok", "energy_mean": 0.5})
@@ -224,6 +226,17 @@ def test_numbers_conditions_and_warnings_of_an_analysis(page):
     assert "<dt>n bins</dt><dd>20</dd>" in text
     assert "<dt>test sha256</dt><dd>abababababab</dd>" in text
     assert "Note: few &lt;images&gt;." in text
+    assert "Note: 87.1 % is &lt;low&gt;." in text
+    assert "<dt>features accuracy</dt><dd>0.871</dd>" in text
+
+
+def test_the_accuracy_of_the_feature_classifier_stands_where_its_distance_does(page):
+    text = text_of(page)
+    samples, results = (text[text.index(f'<section id="{name}">') :] for name in ("samples", "tables"))
+    samples = samples[: len(samples) - len(results)]
+    assert "a small classifier, which is right on 87.1 % of the held-out images." in samples
+    assert "Warning: 87.1 % is &lt;low&gt;." in samples
+    assert "Accuracy of the feature classifier on held-out images: digits, 87.1 %. Warning for digits: 87.1" in results
 
 
 def test_of_many_steps_some_are_shown_the_first_and_last_among_them(page):
@@ -432,6 +445,8 @@ def test_a_published_figure_stands_beside_ours_and_names_are_escaped(tmp_path):
     suite["datasets"] = {"digits": {"dataset": {"source": "cifar10", "image_size": 32}}}
     text = text_of(build(tmp_path, content))
     assert '<td class="short">M-JEM</td><td class="short">FID ↓</td><td class="number">10.38</td>' in text
+    assert "for ours, add release_10000 to sample.protocols" in text
+    assert "Protocol release_R, the public release&#39;s: of each predicted class" in text
     assert "arXiv 2208.07791" in text  # the source of a competing method
     assert '<span class="hours">1.25</span>' in text  # of the table of steps, too
     assert "<script>alert" not in text
@@ -563,11 +578,13 @@ def test_words_for_values():
 
 
 def test_a_table_that_is_none(tmp_path):
+    path = tmp_path / "t.md"
     for text in ("", "a,b\n1\n"):
-        (tmp_path / "t.csv").write_text(text)
-        with pytest.raises(DataError, match="is not a table"):
-            read_table(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text('a,"b, c",d\n–,0.48 ± 0.02,–\n1,x,2\n')
-    table = read_table(tmp_path / "t.csv")
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"t\.md: is not a table with its caption; delete it and run the tables"):
+            read_table(path)
+    path.write_text("| a | b, c | d |\n| --- | --- | --- |\n| – | 0.48 ± 0.02 | – |\n| 1 | x | 2 |\n\nSaid.\n")
+    table, caption = read_table(path)
+    assert caption == "Said."
     assert table.head == ("a", "b, c", "d")
     assert table.numeric == (True, False, True)

@@ -19,7 +19,9 @@ from mebm.engine import failures
 from mebm.engine.records import write
 from mebm.files import sha256, write_text
 from mebm.measure.features import load_network
+from mebm.method.energy import ARCHITECTURE, build_model
 from mebm.settings.suite import load_params
+from mebm.training.checkpoint import Checkpoint, save_checkpoint
 from stages import (
     accuracy,
     baseline,
@@ -356,8 +358,9 @@ def test_unwritable_results_folder(made, run_stage, tmp_path):
 
 @pytest.mark.parametrize(("run", "by"), [("mjem", "class head"), ("mebm", "untrained class head")])
 def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
-    """Nothing but the release's protocol selects by class, and the record says by what."""
-    smoke_params["sample"] |= {"protocols": ["full", "release"], "keep_ratio": 0.5}
+    """One run has them all; nothing but the release's select by class, and the record says by what."""
+    protocols = ["full", "release_0.5", "release_10000"]
+    smoke_params["sample"]["protocols"] = protocols
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     common = ["--run", run, "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path)]
     data, out = made / "data", tmp_path / "train"
@@ -367,19 +370,32 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     argv = ["--checkpoint", str(out / "checkpoint.pt"), "--out", str(tmp_path / "sample")]
     assert sample.main([*common, *argv]) == 0
     manifest = json.loads((tmp_path / "sample" / "manifest.json").read_text())["protocols"]
+    assert list(manifest) == protocols
     assert manifest["full"]["n_images"] == 100
-    assert (manifest["full"]["selection"], manifest["full"]["rounding"]) == (None, "nearest")
-    assert 30 < manifest["release"]["n_images"] <= 50
-    assert manifest["release"]["selection"] == f"by confidence of the {by}"
-    assert manifest["release"]["rounding"] == "truncate"
+    conditions = ("selection", "order", "rounding", "keep_ratio", "n_considered")
+    assert [manifest["full"][key] for key in conditions] == [None, "of the buffer", "nearest", None, 100]
+    assert 30 < manifest["release_0.5"]["n_images"] <= 50
+    assert manifest["release_10000"]["n_images"] == 100
+    for protocol, ratio in (("release_0.5", 0.5), ("release_10000", 10_000)):
+        assert [manifest[protocol][key] for key in conditions] == [
+            *(f"by confidence of the {by}", "class by class, most confident first", "truncate", ratio, 100)
+        ]
+    # the same chains, in another order, and rounded in another way
+    whole, ordered = (
+        load_images(tmp_path / "sample" / "images" / f"{protocol}.npz").images for protocol in protocols[::2]
+    )
+    assert not torch.equal(whole, ordered)
+    assert 0 < (whole.double().mean() - ordered.double().mean()) < 1
     argv = ["--images", str(tmp_path / "sample" / "images"), "--manifest", str(tmp_path / "sample" / "manifest.json")]
     argv += ["--features", str(data / "features.pt"), "--reference", str(data / "reference.npz")]
     assert quality.main([*common, *argv, "--out", str(tmp_path / "quality.json")]) == 0
     records = json.loads((tmp_path / "quality.json").read_text())
     assert {record["n_images"] for record in records.values()} == {
-        manifest[protocol]["n_images"] for protocol in ("full", "release")
+        manifest[protocol]["n_images"] for protocol in protocols
     }
-    smoke_params["sample"]["keep_ratio"] = 0.02  # of two chains in all, but of none in a class of less than 50
+    assert {record["reference_split"] for record in records.values()} == {"train"}
+    # two chains in all, but none in a class of less than 50
+    smoke_params["sample"]["protocols"] = ["release_0.02"]
     smoke_params["quality"]["score_splits"] = 2
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
     capsys.readouterr()
@@ -390,7 +406,28 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
         str(tmp_path / "none"),
     ]
     assert sample.main([*common, *argv]) == 2
-    assert re.search("sample.keep_ratio of .* which keeps [01] images", error_line(capsys.readouterr().err))
+    message = rf"sample.protocols of {run} has release_0.02, which keeps [01] images, expected 2 at least"
+    assert re.search(message, error_line(capsys.readouterr().err))
+
+
+def test_pictures_without_labels_are_not_selected_by_class(smoke_params, tmp_path, capsys):
+    """Whether a folder of pictures has classes is only known when it is read."""
+    pictures_of = {"source": "image_folder", "path": "pictures", "image_size": 8}
+    inception = {"network": "inception"}
+    smoke_params["suite"]["datasets"]["digits"] = {"dataset": pictures_of, "features": inception}
+    smoke_params["sample"]["protocols"] = ["full", "release_0.9"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    settings = smoke.section("train")
+    model = build_model((3, 8, 8), 0, **{key: getattr(settings, key) for key in ARCHITECTURE})
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, Checkpoint(model, torch.zeros(20, 3, 8, 8), settings.model_dump(), (3, 8, 8), 0, 1))
+    argv = ["--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs"), "--checkpoint", str(path)]
+    assert sample.main(["--run", "mebm", *argv, "--out", str(tmp_path / "sample")]) == 2
+    message = (
+        "sample.protocols of mebm has release_0.9, which selects by predicted class, but the data set has no labels"
+    )
+    assert message in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "sample").exists()
 
 
 def test_training_that_takes_too_long_on_a_cpu_is_refused(made, smoke_params, tmp_path, capsys):
@@ -544,6 +581,12 @@ def test_summary_tables_and_show(made, run_stage, capsys):
     markdown = (results / "tables" / "demo.md").read_text()
     assert markdown.count("\n| digits |") == 4
     assert "neither FID nor Inception Score" in markdown
+    accuracy_of_classifier = json.loads((made / "data" / "features.json").read_text())["accuracy"]
+    assert f"Accuracy of the feature classifier on held-out images: digits, {100 * accuracy_of_classifier:.1f} %." in (
+        markdown
+    )
+    assert ("Warning for digits: the feature classifier is right on" in markdown) == (accuracy_of_classifier < 0.9)
+    assert "Reference of distances: digits, the 1497 images of its train split." in markdown
     assert "M-JEM" in (results / "tables" / "demo.csv").read_text()
     assert r"\toprule" in (results / "tables" / "demo.tex").read_text()
     assert main(["show", "--params", str(made / "params.yaml"), "--results", str(results)]) == 0
@@ -614,12 +657,12 @@ def test_metrics_hold_a_column_a_run_and_number(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke.smoke_params()))
     summary_folder = tmp_path / "summary"
     summary_folder.mkdir()
-    record = {"fcd": 0.5, "n_images": 100, "accuracy": None, "loss": None, "release": {"fcd": 0.6, "n_images": 90}}
+    record = {"fcd": 0.5, "n_images": 100, "accuracy": None, "loss": None, "release_0.9": {"fcd": 0.6, "n_images": 90}}
     (summary_folder / "mebm.json").write_text(json.dumps(record))
     common = ["--suite", "smoke", "--params", str(tmp_path / "params.yaml"), "--logs", str(tmp_path / "logs")]
     out = tmp_path / "metrics.json"
     assert metrics.main([*common, "--summary", str(summary_folder), "--out", str(out)]) == 0
-    assert json.loads(out.read_text()) == {"mebm": {"fcd": 0.5, "release": {"fcd": 0.6}}}
+    assert json.loads(out.read_text()) == {"mebm": {"fcd": 0.5, "release_0.9": {"fcd": 0.6}}}
 
 
 def test_a_job_does_not_start_with_other_values_than_dvc_records(made, smoke_params, tmp_path, monkeypatch, capsys):

@@ -306,6 +306,8 @@ NETWORK = {"format": "mebm feature network", "network": "classifier", "channels"
     [
         *(change(**{key: value}) for key in (*NETWORK, "model_state_dict") for value in ODD_VALUES),
         *(change(**{key: value}) for key in ("channels", "n_classes", "width") for value in (0, 10**5, 10**9)),
+        *(change(accuracy=value) for value in (*ODD_VALUES[1:], 1, -0.1, 1.5, float("nan"))),
+        lambda record: {key: value for key, value in record.items() if key != "accuracy"},
         *(lambda record, key=key: {k: v for k, v in record.items() if k != key} for key in NETWORK if key != "network"),
         weights(**{"head.bias": [0.0]}),
         weights(**{"head.bias": torch.zeros(3, dtype=torch.int32)}),
@@ -317,7 +319,7 @@ NETWORK = {"format": "mebm feature network", "network": "classifier", "channels"
 )
 def test_an_odd_feature_network_ends_in_one_line(tmp_path, odd):
     path = tmp_path / "features.pt"
-    save_network(path, FeatureClassifier(1, 3, 2))
+    save_network(path, FeatureClassifier(1, 3, 2, 0.5))
     record = torch.load(path, weights_only=True)
     assert {key: record[key] for key in NETWORK} == NETWORK
     torch.save(odd(record), path)

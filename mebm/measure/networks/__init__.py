@@ -21,7 +21,8 @@ class FeatureNetwork(Protocol):
 
     title: in captions; preprocessing: statistics of another one are refused; weights_sha256: of the published file,
     None for a network that is trained here; channels: of the images that it takes, None for 1 or 3; knows_classes:
-    whether its logits are of the data set's own classes.
+    whether its logits are of the data set's own classes; accuracy: share of held-out images that it then classifies
+    correctly, None where that is not known.
     """
 
     title: str
@@ -30,6 +31,7 @@ class FeatureNetwork(Protocol):
     weights_sha256: str | None
     channels: int | None
     knows_classes: bool
+    accuracy: float | None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 

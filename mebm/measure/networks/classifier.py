@@ -32,19 +32,19 @@ class FeatureClassifier(nn.Module):
 
     title, preprocessing, weights_sha256, knows_classes = "the small classifier", "classifier", None, True
 
-    def __init__(self, channels: int, n_classes: int, width: int):
+    def __init__(self, channels: int, n_classes: int, width: int, accuracy: float | None = None):
         super().__init__()
         layers = []
         for a, b in ((channels, width), (width, 2 * width), (2 * width, 2 * width)):
             layers.append(nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()))
         self.layers = nn.ModuleList(layers)
         self.head = nn.Linear(2 * width, n_classes)
-        self.n_features, self.channels = 2 * width, channels
+        self.n_features, self.channels, self.accuracy = 2 * width, channels, accuracy
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Sizes and weights."""
-        sizes = {"channels": self.channels, "n_classes": self.head.out_features}
-        return {"width": self.n_features // 2, **sizes}, self.state_dict()
+        """Sizes, accuracy and weights."""
+        sizes = {"channels": self.channels, "n_classes": self.head.out_features, "width": self.n_features // 2}
+        return {**sizes, "accuracy": self.accuracy}, self.state_dict()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = bytes_to_unit(images)
@@ -88,8 +88,8 @@ def make(
     data = load_images(train_images)
     test = load_images(test_images, data.shape)
     network = train(settings, data, device)
-    accuracy, loss = accuracy_and_loss(extract(network, test.images, batch_size)[2], test.labels)
-    return network, {"accuracy": accuracy, "loss": loss, "n_images": len(test)}
+    network.accuracy, loss = accuracy_and_loss(extract(network, test.images, batch_size)[2], test.labels)
+    return network, {"accuracy": network.accuracy, "loss": loss, "n_images": len(test)}
 
 
 def rebuild(record: dict[str, Any]) -> FeatureClassifier:
@@ -97,9 +97,12 @@ def rebuild(record: dict[str, Any]) -> FeatureClassifier:
     sizes = [record[key] for key in ("channels", "n_classes", "width")]
     if not all(type(size) is int and 0 < size <= MAX_CLASSES for size in sizes):
         raise CheckpointError(f"channels, n_classes and width are {str(sizes)[:80]}")
+    accuracy = record["accuracy"]
+    if accuracy is not None and not (isinstance(accuracy, float) and 0 <= accuracy <= 1):
+        raise CheckpointError(f"its accuracy is {str(accuracy)[:40]}")
     with torch.device("meta"):  # so that a size out of range costs nothing
         expected = FeatureClassifier(*sizes).state_dict()
     check_state(record["model_state_dict"], expected)
-    network = FeatureClassifier(*sizes)
+    network = FeatureClassifier(*sizes, accuracy)
     network.load_state_dict(record["model_state_dict"])
     return network

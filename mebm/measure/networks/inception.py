@@ -69,7 +69,7 @@ def empty_network() -> nn.Module:
 class InceptionFeatures(nn.Module):
     """Images as bytes, uint8 [B, 1 or 3, H, W], to pool3 features [B, 2048] and logits [B, 1008] without bias."""
 
-    title, n_features, channels, knows_classes = "Inception", 2048, None, False
+    title, n_features, channels, knows_classes, accuracy = "Inception", 2048, None, False, None
 
     def __init__(self, state: dict[str, Tensor], preprocessing: str, weights_sha256: str | None = None):
         """weights_sha256: of the file that `state` came from, for the record.

@@ -1,8 +1,6 @@
 """A suite's results on one page: pictures and numbers of every job, found on disk, and the template that shows them."""
 
 import base64
-import csv
-import io
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -12,6 +10,7 @@ from typing import Any
 
 from mebm.errors import DataError
 from mebm.files import Record, read_json, read_text, require
+from mebm.show.formats import from_markdown
 from mebm.show.rows import DASH
 
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
@@ -34,6 +33,8 @@ ACRONYMS = {
 }
 # Keys of a metric record that say under which conditions it was measured, besides the parameters of its stage.
 CONDITIONS = ("status", "warning", "seed", "versions", "provenance", "n_*", "*_sha256", "bn_stats", "preprocessing")
+CONDITIONS += ("features_accuracy", "features_warning", "reference_split")
+WARNINGS = ("warning", "features_warning")
 KEY_NUMBERS = 4  # of an analysis in the overview at most, unless its block names them
 LONGEST_LIST = 12  # values of a list that are shown one by one
 
@@ -90,6 +91,7 @@ class Found(Record):
 
     status: str = "ok"
     warning: str | None = None
+    features_warning: str | None = None
     final: dict[str, Any] = {}
 
 
@@ -102,7 +104,7 @@ class Analysis(JobPictures):
         self.record = read_json(path, Found) if path.is_file() else None
         self.reason = "" if self.record is not None else reason
         self.status = str((self.record or {}).get("status", "ok"))
-        self.warning = (self.record or {}).get("warning")
+        self.warnings = [self.record[key] for key in WARNINGS if (self.record or {}).get(key)]
         self._conditions = (*CONDITIONS, *parameters)
 
     @property
@@ -139,7 +141,7 @@ class Analysis(JobPictures):
     def conditions(self) -> list[tuple[str, str]]:
         kept = {key: value for key, value in (self.record or {}).items() if self._is_condition(key, value)}
         hashes = {path: value for path, value in flat(self.found).items() if path.endswith("sha256")}
-        hidden = ("status", "warning")
+        hidden = ("status", *WARNINGS)
         return [(label(key), shown(value)) for key, value in (flat(kept) | hashes).items() if key not in hidden]
 
     def _is_condition(self, key: str, value: Any) -> bool:
@@ -236,15 +238,13 @@ def data_uri(path: Path, content: bytes | None = None) -> str:
     return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
 
 
-def read_table(path: Path) -> Table:
-    """A table that the pipeline wrote as CSV. Raises DataError for one without a header or with uneven rows."""
+def read_table(path: Path) -> tuple[Table, str]:
+    """A table that the pipeline wrote as Markdown, and its caption. Raises DataError for another text."""
     try:
-        head, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
-    except csv.Error:
-        head, rows = [], []
-    if not head or any(len(row) != len(head) for row in rows):
-        raise DataError(f"{path}: is not a table of the pipeline; delete it and run the tables stage again")
-    return Table(tuple(head), tuple(map(tuple, rows)))
+        head, rows, caption = from_markdown(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; delete it and run the tables stage again") from error
+    return Table(tuple(head), tuple(map(tuple, rows))), caption
 
 
 def flat(record: dict[str, Any]) -> dict[str, Any]:

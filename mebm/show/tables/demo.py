@@ -1,34 +1,53 @@
 """Quality and accuracy side by side, in the features of the small classifier: a row per data set and method."""
 
-from mebm.show.rows import DASH, Result, count, grouped, note, numbers, spread
+from mebm.show.rows import (
+    IMAGES,
+    SEEDS,
+    SHARES,
+    SPREAD,
+    Result,
+    Row,
+    grouped,
+    images,
+    measured,
+    measured_by,
+    note,
+    numbers,
+    seeds,
+    spread,
+)
 
 TITLE = "Quality and accuracy"
-CAPTION = (
-    "fcd is the Frechet distance, classifier score the exponentiated mean divergence, both in the features of a small "
-    "classifier trained on the same training images. These are neither FID nor Inception Score; compare them only "
-    "within one data set. Runs show mean ± standard deviation over seeds where there are several."
+COLUMNS = (
+    *(("data set", "data_set"), ("method", "method"), ("fcd ↓", "fcd_mean", "fcd_std")),
+    *(("classifier score ↑", "classifier_score_mean", "classifier_score_std"), *SHARES),
+    *(("accuracy %", "accuracy_percent_mean", "accuracy_percent_std"), ("test loss", "loss_mean", "loss_std")),
+    *(IMAGES, SEEDS, ("note", "note")),
 )
-COLUMNS = ("data set", "method", "fcd ↓", "classifier score ↑", "accuracy %", "test loss", "images", "seeds")
 BASELINES = True
 
 
-def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[tuple[str, ...]]:
+def caption(results: list[Result], titles: dict[str, str]) -> str:
+    """What the metrics are, and how good the classifier is."""
+    return (
+        "fcd is the Frechet distance, classifier score the exponentiated mean divergence, both in the features of a "
+        "small classifier trained on the same training images. These are neither FID nor Inception Score; compare them "
+        f"only within one data set. {SPREAD} Of a run the whole replay buffer is scored, rounded to bytes. "
+        f"{measured_by(results, {name: name for name in titles})}"
+    ).strip()
+
+
+def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[Row]:
     """In order of appearance; several seeds become mean ± std (ddof 1)."""
     made = []
     for (dataset, method), members in grouped(results).items():
         records = numbers(members, "full")
-        values = {
-            key: [record[key] for record in records if record.get(key) is not None]
-            for key in ("fcd", "classifier_score", "accuracy", "loss")
-        }
-        counts = sorted({record["n_images"] for record in records if record.get("n_images")})
-        remark = note(members)
+        quality = ("fcd", "classifier_score", "precision", "recall", "accuracy")
         made.append(
             (
-                *(dataset, method + (f" ({remark})" if remark else "")),
-                *(spread(values["fcd"], digits), spread(values["classifier_score"], digits)),
-                *(spread([100 * v for v in values["accuracy"]], digits), spread(values["loss"], digits + 1)),
-                *(count(counts), str(len(records)) if members[0].is_run else DASH),
+                *(dataset, method, *(spread(measured(records, key), digits) for key in quality)),
+                *(spread(measured(records, "loss"), digits + 1), images(records), seeds(members, records)),
+                note(members),
             )
         )
     return made

@@ -1,20 +1,28 @@
 """The initial distribution itself, before any training, and held-out images."""
 
 from mebm.settings.checks import HELDOUT, INITIAL
-from mebm.show.rows import COMPARED, SEEDS, Result, compared, grouped, published
+from mebm.show.rows import BASES, COMPARED, DASH, Result, Row, compared, grouped, measured_by, published
 from mebm.show.summaries import DISTANCES
 
 TITLE = "The initial distribution itself"
-CAPTION = f"Frechet distance of the Gaussian initial distribution itself, before any training. {SEEDS}"
 COLUMNS = COMPARED
 BASELINES = True
 
 
-def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[tuple[str, ...]]:
+def caption(results: list[Result], titles: dict[str, str]) -> str:
+    """What is measured, and what is known of the published figures."""
+    return (
+        "Frechet distance of the Gaussian initial distribution itself, before any training. "
+        f"{BASES} {measured_by(results, titles)} Difference is ours minus published. The published figures are "
+        "constants of the release, which does not say how many draws they are of; that of ImageNet 32x32 may be of and "
+        "against the validation split."
+    )
+
+
+def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[Row]:
     """A row per data set, baseline and metric."""
     figures, made = published(), []
     for (dataset, method), members in grouped(results).items():
         if method in (INITIAL, HELDOUT):
-            for protocol in members[0].protocols:
-                made += compared(figures, titles[dataset], method, members, protocol, DISTANCES, digits)
+            made += compared(figures, titles[dataset], members, "full", DISTANCES, digits, DASH)
     return made

@@ -2,16 +2,49 @@
 
 import re
 
-from mebm.show.rows import PROTOCOLS, Result, count, grouped, note, numbers, spread
+from mebm.show.rows import (
+    IMAGES,
+    PROTOCOLS,
+    SEEDS,
+    SHARES,
+    SPREAD,
+    Cell,
+    Result,
+    Row,
+    grouped,
+    images,
+    measured,
+    measured_by,
+    note,
+    numbers,
+    seeds,
+    spread,
+)
 from mebm.show.summaries import DISTANCES, SCORES
 
 TITLE = "Number of SGLD steps"
-CAPTION = f"SGLD steps K against quality and training time of M-EBM with the informative start. {PROTOCOLS}"
-COLUMNS = (*("data set", "method", "K", "distance ↓", "score ↑", "training h", "images", "seeds", "protocol", "note"),)
+COLUMNS = (
+    *(
+        ("data set", "data_set"),
+        ("method", "method"),
+        ("K", "n_steps"),
+        ("distance ↓", "distance_mean", "distance_std"),
+    ),
+    *(("score ↑", "score_mean", "score_std"), *SHARES, ("training h", "training_hours_mean", "training_hours_std")),
+    *(IMAGES, SEEDS, ("protocol", "protocol"), ("note", "note")),
+)
 BASELINES = False
 
 
-def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[tuple[str, ...]]:
+def caption(results: list[Result], titles: dict[str, str]) -> str:
+    """What is shown, by which protocol."""
+    return (
+        "SGLD steps K against quality and training time of M-EBM with the informative start. "
+        f"{SPREAD} {PROTOCOLS} {measured_by(results, titles)}"
+    ).strip()
+
+
+def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[Row]:
     """A row per number of steps and protocol, of M-EBM as the paper trains it: others have a name of their own."""
     made = []
     for (dataset, method), members in grouped(results).items():
@@ -20,16 +53,14 @@ def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[tup
             continue
         for protocol in first.protocols:
             records = numbers(members, protocol)
-            distances, scores = (
-                spread([record[key] for record in records for key in keys if record.get(key) is not None], digits)
-                for keys in (DISTANCES, SCORES)
-            )
-            hours = spread([member.hours for member in members if member.hours is not None], digits)
-            counts = sorted({record["n_images"] for record in records if record.get("n_images")})
+            quality = (DISTANCES, SCORES, ("precision",), ("recall",))
+            values = ([value for key in keys for value in measured(records, key)] for keys in quality)
+            hours = [member.hours for member in members if member.hours is not None]
             made.append(
                 (
-                    *(titles[dataset], method, str(first.n_steps), distances, scores, hours, count(counts)),
-                    *(str(len(records)), protocol, note(members)),
+                    *(titles[dataset], method, Cell(str(first.n_steps), (first.n_steps,))),
+                    *(*(spread(found, digits) for found in values), spread(hours, digits), images(records)),
+                    *(seeds(members, records), protocol, note(members)),
                 )
             )
-    return sorted(made, key=lambda row: (row[0], int(row[2])))
+    return sorted(made, key=lambda row: (row[0], row[2].values[0]))
