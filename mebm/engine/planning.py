@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from snakemake.cli import get_argument_parser, parse_config
 from snakemake.io import ancient, directory
 from snakemake.settings.enums import RerunTrigger
 
@@ -203,6 +204,23 @@ class Planned:
                 with suppress(OSError):  # missing, or another user's
                     if path.lstat().st_mtime > now:
                         os.utime(path, (now, now), follow_symlinks=False)
+
+
+def refuse_odd_config() -> None:
+    """End the process with one line where Snakemake's command line has a --config that it would end in a traceback for.
+
+    A profile calls this, which Snakemake reads before it looks at those words, and before the Snakefile.
+    """
+    for word in get_argument_parser().parse_args().config or ():
+        try:
+            parse_config([word])
+        except ValueError:
+            _stop(
+                ParamsError(
+                    f"--config {shown(word)}: expected set=runs.NAME.SECTION.KEY=VALUE; files and jobs to make come "
+                    "before --config"
+                )
+            )
 
 
 def _assignments(config: dict) -> list[str]:
