@@ -146,7 +146,7 @@ def execute(
         in_pipeline = _is_job(args)
         if in_pipeline:
             engine.refuse_beside_snakemake()
-            mend.keep_lock_file()
+            mend.mend_or_stop()
             settings = records.recorded(loaded, args.stage, args.name)
             if args.stage in FIRST:
                 refuse_what_was_asked(loaded)

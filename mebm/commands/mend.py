@@ -1,7 +1,8 @@
 """Repair DVC's own files after a kill, a crash or a disk failure.
 
 1. `dvc.lock`, which DVC writes in place. A torn file is replaced by the copy that was kept when the last job started or
-   ended, or by that of the last commit. If the record of a job is missing there, DVC's cache still has its results.
+   ended, or by that of the last commit. A cut file that still reads as YAML gets the records back that this copy has,
+   unless git holds it as it is. If the record of a job is in neither, DVC's cache still has its results.
 2. `.dvc/tmp/rwlock`, DVC's record of who reads and writes what. A torn file is removed, and so is an entry whose
    process number now belongs to a program other than DVC (numbers are used again after a restart). Do not run this
    while other machines of a cluster are at work.

@@ -3,6 +3,7 @@
 import configparser
 import json
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +17,17 @@ from mebm.files import write_text
 LOCK = Path("dvc.lock")
 STATE, MANY = ".state", 50  # where what a lock file of so many jobs held is kept
 MARKS = ("<<<<<<<", ">>>>>>>")  # of a merge
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 WRITTEN = 2.0  # s without a change, after which nobody is writing a file
 
 
 def read_lock(path: Path) -> dict[str, dict]:
-    """What DVC's lock file says of every job, by address; nothing where there is none.
+    """What DVC's lock file says of every job, by address; nothing where there is none. Raises DataError as `read`."""
+    return read(path)[1]
+
+
+def read(path: Path) -> tuple[str, dict[str, dict]]:
+    """The text of DVC's lock file, and what it says of every job, by address; both empty where there is none.
 
     Raises DataError for one that cannot be read, as a merge can leave it. DVC writes it in place, which takes seconds
     for hundreds of jobs, so one that cannot be read is looked at again until it has not changed for a while.
@@ -40,23 +47,23 @@ def read_lock(path: Path) -> dict[str, dict]:
         time.sleep(0.05)
 
 
-def _read(path: Path) -> dict[str, dict]:
+def _read(path: Path) -> tuple[str, dict[str, dict]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return "", {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); restore it") from error
     kept, key = _kept_of(path), md5(text.encode())
     with suppress(OSError, ValueError, KeyError, TypeError):  # read before: hundreds of jobs take a second as YAML
         known = json.loads(kept.read_text(encoding="utf-8"))
         if known["md5"] == key:
-            return known["stages"]
+            return text, known["stages"]
     stages = parse(text, str(path))
     if len(stages) > MANY:
         with suppress(DataError):
             write_text(kept, json.dumps({"md5": key, "stages": stages}))
-    return stages
+    return text, stages
 
 
 def parse(text: str, name: str) -> dict[str, dict]:
@@ -66,12 +73,14 @@ def parse(text: str, name: str) -> dict[str, dict]:
         for stage in stages.values():
             for kind in ("deps", "outs"):
                 for entry in stage.get(kind, []):
-                    if not isinstance(entry["path"], str) or not isinstance(entry["md5"], str):
-                        raise TypeError("a path or an md5 is no text")
+                    if not isinstance(entry["path"], str) or not MD5.fullmatch(entry["md5"]):
+                        raise TypeError("a path is no text, or an md5 none")
                     if None in entry.values():  # as a cut leaves it, which DVC refuses
                         raise TypeError("an entry is cut")
             if not isinstance(stage["cmd"], str):
                 raise TypeError("a command is no text")
+        if not text.endswith("\n"):  # which DVC writes last
+            raise TypeError("its end is cut")
         return stages
     except (KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         if any(mark in text for mark in MARKS):
@@ -79,6 +88,13 @@ def parse(text: str, name: str) -> dict[str, dict]:
                 f"{name}: holds the conflict of a merge; `python -m mebm unite` takes the jobs of both sides"
             ) from error
         raise DataError(f"{name}: cannot be read ({one_line(error)}); `python -m mebm mend` restores it") from error
+
+
+def dump(stages: dict[str, dict]) -> str:
+    """The text of a lock file, in the layout in which DVC writes it."""
+    from dvc.utils.serialize import dumps_yaml
+
+    return dumps_yaml({"schema": "2.0", "stages": stages})
 
 
 def _kept_of(path: Path) -> Path:

@@ -1,12 +1,13 @@
 """Repairs of DVC's own files after a kill, a crash or a disk failure.
 
-A torn `dvc.lock` is replaced by a copy that was kept, half a `.dvc/tmp/rwlock` is removed, and objects of DVC's cache
-that are not what their names say are removed, so that the next run fetches or makes them again.
+A torn `dvc.lock` is replaced by a copy that was kept, and records that a cut one has lost are taken from that. Half a
+`.dvc/tmp/rwlock` is removed, and objects of DVC's cache that are not what their names say are removed, so that the next
+run fetches or makes them again.
 """
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -15,9 +16,20 @@ from pathlib import Path
 
 from mebm.engine.graph import Graph
 from mebm.engine.hashes import Hashes
-from mebm.engine.lockfile import LOCK, MARKS, hashes_in, object_in, objects_folder, parse, read_lock
-from mebm.errors import DataError, MebmError
-from mebm.files import replacing, write_text
+from mebm.engine.lockfile import (
+    LOCK,
+    MARKS,
+    WRITTEN,
+    dump,
+    hashes_in,
+    object_in,
+    objects_folder,
+    parse,
+    read,
+    read_lock,
+)
+from mebm.errors import DataError, MebmError, StateError
+from mebm.files import write_text
 
 KEPT = Path(".state/dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -25,14 +37,14 @@ PATIENCE = 3.0  # s, in which a file that another process is just writing become
 
 
 def keep_lock_file(root: Path = Path(".")) -> None:
-    """Keep a copy of the lock file if it is whole."""
+    """Keep a copy of the lock file if it is whole, and has every record that the copy before has."""
     source, copy = root / LOCK, root / KEPT
     if not source.is_file() or (copy.is_file() and _stamp(copy) >= _stamp(source)):
         return
-    with suppress(MebmError, OSError):  # torn, or no room: the copy before is kept
-        if read_lock(source):
-            with replacing(copy) as temporary:
-                shutil.copyfile(source, temporary)
+    with suppress(MebmError, OSError):  # torn, or no room: the copy before stays
+        text, stages = read(source)
+        if stages and not _lost(root, text, stages):
+            write_text(copy, text)
 
 
 def _stamp(path: Path) -> int:
@@ -40,23 +52,31 @@ def _stamp(path: Path) -> int:
 
 
 def mend_lock_file(root: Path = Path(".")) -> str:
-    """Put a whole copy in the place of a torn lock file. Returns what was done, or nothing.
+    """Put a whole copy in the place of a torn lock file, and records back that a cut one has lost. Keep a copy then.
 
-    The copy is the kept one, or that of git's last commit. A file that a merge left is not touched. Raises DataError
-    where it cannot be written.
+    Returns what was done, or nothing. The copy is the kept one, or that of git's last commit. A file that a merge left
+    is not touched. Raises DataError where it cannot be written.
     """
-    path = root / LOCK
-    if _is_whole(path):
-        return ""
-    with _dvcs_lock(root, "lock") as free:  # which DVC holds while it writes
-        if not free or _is_whole(path):
-            return ""
-        name, content = _copy(root)
-        if content:
-            write_text(path, content)
-            return f"{LOCK} was torn; {name} is back"
-        path.unlink()
-        return f"{LOCK} was torn and there was no copy; it is made again from DVC's cache"
+    found, name = _mended(root)[0], ""
+    if found:
+        with _dvcs_lock(root, "lock") as free:  # which DVC holds while it writes
+            found, name, text = _mended(root) if free else ("", "", "")
+            if text:
+                write_text(root / LOCK, text)
+            elif found:
+                (root / LOCK).unlink()
+    keep_lock_file(root)
+    cure = f"{name} is back" if name else "there was no copy; it is made again from DVC's cache"
+    return found and f"{LOCK} was {found}; {cure}"
+
+
+def mend_or_stop(root: Path = Path(".")) -> None:
+    """In a job of DVC's: the same. Raises StateError where there was something to mend.
+
+    DVC has read the file before, and would make again what it did not find there.
+    """
+    if said := mend_lock_file(root):
+        raise StateError(f"{said}; run the same command again")
 
 
 def read_mended(root: Path = Path(".")) -> tuple[dict[str, dict], list[str]]:
@@ -65,10 +85,47 @@ def read_mended(root: Path = Path(".")) -> tuple[dict[str, dict], list[str]]:
     Raises DataError for a lock file that a merge left.
     """
     torn = [f"{RWLOCK} is torn"] if _stays_torn(root / RWLOCK) else []
-    if _is_whole(root / LOCK):
+    found, name, text = _mended(root)
+    if not found:
         return read_lock(root / LOCK), torn
-    name, content = _copy(root)
-    return parse(content, name) if content else {}, [f"{LOCK} is torn; planned with {name or 'no record'}", *torn]
+    return parse(text, str(LOCK)) if text else {}, [f"{LOCK} is {found}; planned with {name or 'no record'}", *torn]
+
+
+def _mended(root: Path) -> tuple[str, str, str]:
+    """What is wrong with the lock file, what mends it, and its text then; all empty where nothing is wrong.
+
+    No text means that there is none to put back, and DVC makes the file again. A merge is left to its author.
+    """
+    path = root / LOCK
+    while True:
+        try:
+            text, stages = read(path)
+        except DataError:
+            if any(mark in path.read_text(encoding="utf-8", errors="replace") for mark in MARKS):
+                return "", "", ""
+            return "torn", *_copy(root)
+        if not (lost := _lost(root, text, stages)):
+            return "", "", ""
+        if path.exists() and abs(time.time() - path.stat().st_mtime) > WRITTEN:  # nobody is just writing the rest
+            break
+        time.sleep(0.1)
+    names = f"{', '.join(list(lost)[:3])}{f' and {len(lost) - 3} more' if len(lost) > 3 else ''}"
+    found, name = f"without the records of {len(lost)} jobs ({names})", f"what the copy kept in {KEPT} has of them"
+    return found, name, dump({**stages, **lost})
+
+
+def _lost(root: Path, text: str, stages: dict[str, dict]) -> dict[str, dict]:
+    """Records that the kept copy has and this lock file has not, as a cut leaves it that still reads as YAML.
+
+    None where the file is absent, or is what git holds: then it is another version, which was checked out.
+    """
+    kept = _kept(root)
+    if not text or set(re.findall(r"^  (\S+):$", kept, re.MULTILINE)) <= set(stages):  # quickly, for hundreds of jobs
+        return {}
+    with suppress(DataError):
+        lost = {address: record for address, record in parse(kept, str(KEPT)).items() if address not in stages}
+        return lost if _from_git(root, "") != text else {}
+    return {}
 
 
 def _stays_torn(path: Path) -> bool:
@@ -81,20 +138,12 @@ def _stays_torn(path: Path) -> bool:
 
 def _copy(root: Path) -> tuple[str, str]:
     """Name and content of a whole copy of the lock file: the kept one, or that of git's last commit, or neither."""
-    for name, content in ((f"the copy kept in {KEPT}", _kept(root)), ("that of the last commit", _committed(root))):
+    copies = {f"the copy kept in {KEPT}": _kept(root), "that of the last commit": _from_git(root, "HEAD")}
+    for name, content in copies.items():
         with suppress(DataError):
             if content and parse(content, name):
                 return name, content
     return "", ""
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether there is nothing to mend: no file, one that can be read, or one that a merge left."""
-    try:
-        return not path.exists() or bool(read_lock(path)) or bool(path.read_text(encoding="utf-8").strip())
-    except DataError:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        return any(mark in text for mark in MARKS)
 
 
 def _kept(root: Path) -> str:
@@ -103,8 +152,9 @@ def _kept(root: Path) -> str:
     return ""
 
 
-def _committed(root: Path) -> str:
-    asked = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], cwd=root, capture_output=True, check=False)
+def _from_git(root: Path, revision: str) -> str:
+    """The lock file of a revision; of git's index for an empty one."""
+    asked = subprocess.run(["git", "show", f"{revision}:./{LOCK}"], cwd=root, capture_output=True, check=False)
     return asked.stdout.decode(errors="replace") if not asked.returncode else ""
 
 
@@ -243,6 +293,4 @@ def check_inputs(graph: Graph, address: str, root: Path = Path(".")) -> None:
 
 def mend(root: Path = Path("."), drop: bool = False) -> list[str]:
     """Mend the lock file and DVC's record of locks. Returns what was done. drop: as `mend_rwlock` says."""
-    said = [line for line in (mend_lock_file(root), mend_rwlock(root, drop)) if line]
-    keep_lock_file(root)
-    return said
+    return [line for line in (mend_lock_file(root), mend_rwlock(root, drop)) if line]

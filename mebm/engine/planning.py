@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from snakemake.cli import get_argument_parser, parse_config
 from snakemake.io import ancient, directory
 from snakemake.settings.enums import RerunTrigger
 
@@ -164,7 +165,7 @@ class Planned:
         return plan
 
     def start(self) -> None:
-        """Before the first job: mend, write the values of --config, or refuse training that would take too long here.
+        """Before the first job: mend, write the values of --config, or refuse what would fail late.
 
         Ends the process with one line beside another engine, and where something is refused; params.yaml is then as it
         was.
@@ -181,13 +182,16 @@ class Planned:
 
     def _refuse_or_write(self) -> None:
         # Elsewhere (Slurm), this machine's speed says nothing: every training checks its own cost where it runs.
-        planned = [job for job in self._workflow.dag.needrun_jobs() if job.rule.name == "train"]
-        runs = sorted({job.wildcards.name for job in planned} - {address[6:] for address in self.plan.cached})
+        stages = ("train", "import_checkpoint") if self._workflow.local_exec else ("import_checkpoint",)
+        planned = {
+            (job.rule.name, job.wildcards.name) for job in self._workflow.dag.needrun_jobs() if job.rule.name in stages
+        }
+        runs = sorted(name for stage, name in planned if self.graph.address(stage, name) not in self.plan.cached)
         before = FILE.read_text(encoding="utf-8")
         override(FILE, self._set, write=True)
         write_text(FORCED, "".join(f"{address}\n" for address in sorted(self.forced)))
         ask = [sys.executable, "-m", "mebm", "cost", "--runs", *runs]  # apart, since it imports torch
-        if self._workflow.local_exec and runs and subprocess.run(ask, check=False).returncode:
+        if runs and subprocess.run(ask, check=False).returncode:
             if self._set:
                 write_text(FILE, before)
             raise ParamsError("nothing was started, for the reason above")
@@ -203,6 +207,23 @@ class Planned:
                 with suppress(OSError):  # missing, or another user's
                     if path.lstat().st_mtime > now:
                         os.utime(path, (now, now), follow_symlinks=False)
+
+
+def refuse_odd_config() -> None:
+    """End the process with one line where Snakemake's command line has a --config that it would end in a traceback for.
+
+    A profile calls this, which Snakemake reads before it looks at those words, and before the Snakefile.
+    """
+    for word in get_argument_parser().parse_args().config or ():
+        try:
+            parse_config([word])
+        except ValueError:
+            _stop(
+                ParamsError(
+                    f"--config {shown(word)}: expected set=runs.NAME.SECTION.KEY=VALUE; files and jobs to make come "
+                    "before --config"
+                )
+            )
 
 
 def _assignments(config: dict) -> list[str]:

@@ -1,6 +1,7 @@
-"""Training that would take too long on this CPU, refused before anything is downloaded or removed.
+"""What would fail late, refused before anything is downloaded or removed.
 
-Only trainings count that were asked for and that DVC's cache does not have: a table without training is never refused.
+That is training which would take too long on this CPU, and a checkpoint that cannot be imported. Only jobs count that
+were asked for and that DVC's cache does not have: a table without training is never refused.
 """
 
 import contextlib
@@ -12,31 +13,33 @@ from pathlib import Path
 from mebm import sources
 from mebm.engine.graph import Graph
 from mebm.engine.plan import Plan, make_plan
-from mebm.errors import ParamsError
+from mebm.errors import CheckpointError, DataError, ParamsError
 from mebm.settings import checks
 from mebm.settings.suite import Params
 
 
 def refuse_what_was_asked(settings: Params) -> None:
-    """Refuse what a `dvc repro` above this process asked for, before it works, if it trains too long on this CPU.
+    """Refuse what a `dvc repro` above this process asked for, before it works.
 
     Does nothing under another parent: Snakemake asks for itself, and a stage's own command checks its own run. Raises
-    ParamsError as `check_cost` does.
+    ParamsError as `check_cost` does, and CheckpointError as `check_imports`.
     """
     targets = _asked_of_dvc()
-    if targets is None or all(settings.resolve("train", run).compute.cpu_hours is None for run in settings.trained):
+    limited = any(settings.resolve("train", run).compute.cpu_hours is not None for run in settings.trained)
+    if targets is None or not (limited or settings.imported):
         return
     graph = Graph("dvc.yaml", settings)
     plan = make_plan(graph, settings, settings.path.read_text(encoding="utf-8"))
-    runs = stale_trainings(graph, plan, targets)
-    if runs:
+    check_imports(settings, stale_runs(graph, plan, "import_checkpoint", targets))
+    runs = stale_runs(graph, plan, "train", targets)
+    if limited and runs:
         check_cost(settings, runs, Path("data"))
 
 
-def stale_trainings(graph: Graph, plan: Plan, targets: Iterable[str]) -> list[str]:
-    """Runs that must be trained for the targets, because DVC's cache does not have them."""
+def stale_runs(graph: Graph, plan: Plan, stage: str, targets: Iterable[str]) -> list[str]:
+    """Runs that a stage must make for the targets, because DVC's cache does not have them."""
     needed = graph.needed(targets)
-    jobs = (job for job in graph.of("train") if job.address in needed and job.address not in plan.cached)
+    jobs = (job for job in graph.of(stage) if job.address in needed and job.address not in plan.cached)
     return [job.name for job in jobs if job.address in plan.stale]
 
 
@@ -63,6 +66,28 @@ def _asked_of_dvc() -> list[str] | None:
         everything = wide or any(target.endswith("dvc.yaml") for target in targets)
         return [] if everything else targets
     return None
+
+
+def check_imports(settings: Params, runs: Iterable[str]) -> None:
+    """Read the checkpoints of imported runs, as far as the data set's shape and classes are known before it is read.
+
+    Those that a training of the suite makes are read when they are there to stay. Raises CheckpointError, by the run's
+    key, for one that is missing, that is neither of the public release nor of this project, or that does not fit the
+    run's settings.
+    """
+    made = {f"results/{name}/train/checkpoint.pt" for name in settings.trained}
+    for name in runs:
+        from mebm.training.averages import read_any
+
+        run, train = settings.imported[name], settings.resolve("import_checkpoint", name).train
+        if run.checkpoint in made:
+            continue
+        known = checks.size(settings.resolve("dataset", run.dataset).dataset)
+        shape = known.channels, known.side, known.side
+        try:
+            read_any(run.checkpoint, train, shape, known.classes)
+        except (CheckpointError, DataError) as error:
+            raise CheckpointError(f"imported.{name}.checkpoint: {error}") from error
 
 
 def check_cost(settings: Params, runs: Iterable[str], data: Path, card: str | None = None) -> None:

@@ -9,12 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-import yaml
-
 from mebm.engine import records
 from mebm.engine.graph import RECORDS, Graph, require_project
 from mebm.engine.hashes import md5
-from mebm.engine.lockfile import LOCK, hashes_in, parse, read_lock
+from mebm.engine.lockfile import LOCK, dump, hashes_in, parse, read_lock
 from mebm.errors import DataError
 from mebm.files import write_text
 from mebm.settings.suite import load_params
@@ -57,7 +55,7 @@ def unite_here(revision: str | None) -> tuple[dict[str, dict], int]:
     present = {f"{RECORDS}/{name}": md5(text.encode()) for name, text in records.texts(settings).items()}
     order = [job.address for job in Graph("dvc.yaml", settings).ordered()]
     united = unite(ours, theirs, present, order)
-    write_text(LOCK, yaml.safe_dump({"schema": "2.0", "stages": united}, sort_keys=False))
+    write_text(LOCK, dump(united))
     # it ends with an error where a job of the suite has never run, which is no matter here
     subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=False, capture_output=True)
     return united, sum(united[address] is theirs[address] for address in theirs)

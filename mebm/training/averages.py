@@ -1,6 +1,7 @@
 """Averaged weights of a training: kept beside the weights, and made a checkpoint of their own (docs/method.md)."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from mebm.method.energy import EnergyModel
 from mebm.method.sgld import sgld, step_noise
 from mebm.seeds import choice, generator_for
 from mebm.settings.schema import Train, Weights
-from mebm.training.checkpoint import Checkpoint
+from mebm.training.checkpoint import Checkpoint, is_ours, load_checkpoint
+from mebm.training.release import read_release
 
 BATCH = 100  # images per pass over which BatchNorm's statistics are estimated
 
@@ -44,18 +46,47 @@ class Averages:
                 w.copy_(state[decay][name])
 
 
-def with_average(checkpoint: Checkpoint, decay: float) -> Checkpoint:
-    """The checkpoint with its average of this decay in its model, which is changed. Raises CheckpointError for none."""
+def with_average(checkpoint: Checkpoint, decay: float, path: str | Path) -> Checkpoint:
+    """The checkpoint, read from `path`, with its average of this decay in its model, which is changed.
+
+    Raises CheckpointError where it has none.
+    """
     if decay not in checkpoint.averages:
         known = ", ".join(f"{known:g}" for known in checkpoint.averages) or "none"
         raise CheckpointError(
-            f"the run has no averaged weights of decay {decay:g}, but {known}; set train.ema_decays of the run that "
+            f"{path}: the run has no averaged weights of decay {decay:g}, but {known}; set train.ema_decays of the run that "
             "is averaged"
         )
     with torch.no_grad():
         for name, p in checkpoint.model.named_parameters():
             p.copy_(checkpoint.averages[decay][name])
     return checkpoint
+
+
+def read_any(
+    path: str | Path,
+    train: Train,
+    shape: tuple[int, int, int],
+    n_classes: int | None,
+    device: torch.device | str = "cpu",
+) -> tuple[Checkpoint, bool]:
+    """A checkpoint of this project or of the public release that fits a run's settings, and whether it is the former.
+
+    shape: (C, H, W) of the run's data set; n_classes: its classes, 0 without labels, None where that is not known yet.
+    Raises CheckpointError for any other file, by what does not fit.
+    """
+    if not is_ours(path):
+        return read_release(path, train.model_dump(), shape, n_classes or 0), False
+    checkpoint = load_checkpoint(path, device)
+    if checkpoint.shape != tuple(shape) or n_classes not in (None, checkpoint.n_classes):
+        raise CheckpointError(f"{path}: is of another data set; set that of the run that it is made from")
+    for key, value in train.model_dump().items():
+        if checkpoint.train[key] != value:
+            raise CheckpointError(
+                f"{path}: was trained with train.{key} {checkpoint.train[key]!r}, but here it is {value!r}; give the "
+                "imported run the section `train` of the run that it is made from"
+            )
+    return checkpoint, True
 
 
 def settled(checkpoint: Checkpoint, weights: Weights, data: ImageSet) -> Checkpoint:

@@ -12,8 +12,9 @@ import pytest
 import smoke
 from engines import WHO, run, stale
 
+from mebm.commands import mend as mend_command
+from mebm.engine import lockfile, mend
 from mebm.engine import locks as engine
-from mebm.engine import mend
 from mebm.engine.hashes import md5
 from mebm.engine.lockfile import read_lock
 from mebm.errors import DataError, StateError
@@ -29,8 +30,10 @@ stages:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> None:
-    """A job that DVC has run, in the current folder."""
+    """A job that DVC has run, in the current folder, where nobody else is just writing a file."""
     monkeypatch.chdir(tmp_path)
+    for module in (lockfile, mend):
+        monkeypatch.setattr(module, "WRITTEN", 0.01)
     (tmp_path / ".dvc").mkdir()
     shutil.copy(smoke.ROOT / ".dvc" / "config", ".dvc/config")
     Path("dvc.yaml").write_text(PIPELINE)
@@ -100,6 +103,65 @@ def test_a_cut_that_dvc_refuses_is_torn_too(project):
         mend.keep_lock_file()
         assert "is back" in mend.mend_lock_file(), cut
         assert lock.read_text() == text
+
+
+@pytest.fixture
+def cut(project) -> tuple[str, str]:
+    """The lock file of two jobs, and what a cut leaves of it that still reads as YAML: the first job."""
+    Path("dvc.yaml").write_text(
+        PIPELINE + PIPELINE.split("stages:\n")[1].replace("copy:", "next:").replace("one", "two")
+    )
+    run(Path(), "dvc", "repro", "--quiet")
+    mend.keep_lock_file()
+    text = Path("dvc.lock").read_text()
+    left = text[: text.index("  next:")]
+    assert list(read_lock(Path("dvc.lock"))) == ["copy", "next"]
+    Path("dvc.lock").write_text(left)
+    assert list(read_lock(Path("dvc.lock"))) == ["copy"]
+    return text, left
+
+
+def test_records_that_a_cut_file_has_lost_are_put_back(cut, capsys):
+    mend.keep_lock_file()  # which keeps no cut one
+    records, (said,) = mend.read_mended()
+    has = "what the copy kept in .state/dvc.lock has of them"
+    assert list(records) == ["copy", "next"]
+    assert said == f"dvc.lock is without the records of 1 jobs (next); planned with {has}"
+    mend_command.run(None)
+    assert capsys.readouterr().out == f"dvc.lock was without the records of 1 jobs (next); {has} is back\n"
+    assert Path("dvc.lock").read_text() == cut[0] == mend.KEPT.read_text()
+    assert stale(Path()) == set()
+    assert mend.mend() == []
+
+
+def test_a_cut_at_any_place_loses_no_record(cut):
+    """Also one in the middle of a hash, of a size, or before the last line's end."""
+    text = cut[0]
+    for at in range(len(text) - 40, len(text), 3):
+        Path("dvc.lock").write_text(text[:at])
+        assert mend.mend()
+        assert Path("dvc.lock").read_text() == text, text[at - 20 : at]
+
+
+def test_a_newer_record_stays_when_lost_ones_are_put_back(cut):
+    text, left = cut
+    newer = left.replace(md5(b"x"), md5(b"y"))
+    Path("dvc.lock").write_text(newer)
+    mend.mend()
+    assert Path("dvc.lock").read_text() == newer + text.removeprefix(left)
+
+
+def test_a_job_that_dvc_starts_for_a_lost_record_stops_and_puts_it_back(cut):
+    with pytest.raises(StateError, match=r"the records of 1 jobs \(next\); .* is back; run the same command again"):
+        mend.mend_or_stop()
+    assert Path("dvc.lock").read_text() == cut[0]
+    mend.mend_or_stop()
+
+
+def test_a_version_that_git_holds_is_no_cut(cut):
+    run(Path(), "git", "add", "dvc.lock")
+    assert mend.mend() == []
+    assert Path("dvc.lock").read_text() == cut[1] == mend.KEPT.read_text()
 
 
 def test_without_a_kept_copy_that_of_the_last_commit_comes_back(project):

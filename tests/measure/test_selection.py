@@ -22,7 +22,7 @@ def test_a_probability_that_is_not_finite_selects_nothing(value):
     """Without the refusal a NaN counts as class 0, with the largest probability of all."""
     broken = PROBABILITIES.clone()
     broken[1, 0] = value
-    for attempt in (lambda: select_by_class(broken, 0.9), lambda: select("release", broken, 0.9, True)):
+    for attempt in (lambda: select_by_class(broken, 0.9), lambda: select("release_0.9", broken, True)):
         with pytest.raises(MetricError, match="class probabilities of 1 of 4 images are not finite"):
             attempt()
     assert select("full", broken, 0.9, True)[0].tolist() == [0, 1, 2, 3]  # which selects nothing

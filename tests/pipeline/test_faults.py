@@ -70,8 +70,9 @@ def test_a_second_command_a_dead_engine_and_a_damaged_cache_harm_nothing(chain, 
 
 @pytest.mark.wide
 @pytest.mark.slow
-@pytest.mark.skipif(not faults.can_act_for_others(), reason="needs root, and a Python that other users can run")
 def test_two_users_share_a_cache(chain):
+    if why := faults.why_alone():
+        pytest.skip(why)
     tally, (made, expected) = faults.Tally(), chain
     with tempfile.TemporaryDirectory(prefix="mebm-users-") as name:  # pytest's own folder is closed to others
         Path(name).chmod(0o755)

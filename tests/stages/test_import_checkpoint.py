@@ -62,7 +62,7 @@ def test_the_averages_take_the_place_of_the_weights(made, tmp_path):
         (
             {**TRAIN, "n_steps": 3},
             {},
-            "checkpoint.pt: was trained with train.n_steps 2, but ema has 3; give it the sec",
+            "checkpoint.pt: was trained with train.n_steps 2, but here it is 3; give the impor",
         ),
     ],
 )
