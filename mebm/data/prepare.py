@@ -11,6 +11,7 @@ import numpy as np
 
 from mebm import sources
 from mebm.data.images import writing_images
+from mebm.data.manifest import facts
 from mebm.data.split import digests_of, split_stratified
 from mebm.errors import DataError
 from mebm.files import sha256, write_json
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mebm.sources import Chunk
 
 MADE = ("train.npz", "test.npz", "manifest.json")  # by `prepare`
-RECIPE_VERSION = 2  # raised when the same files would give other images
 GATHER = 1000  # images copied at a time
 
 
@@ -122,12 +122,13 @@ def prepare(settings: Dataset, name: str, out: str | Path) -> dict:
         "files_sha256": source.files,
         "licence": about.licence,
         "recipe": about.recipe,
-        "recipe_version": RECIPE_VERSION,
+        "recipe_version": about.recipe_version,
         "shape": shape,
         "evaluate_on": settings.evaluate_on,
         "split_seed": settings.seed,
         "labels": labels,
         **told,
+        **facts(source, shape, settings.background),
         "sha256": {part: sha256(out / f"{part}.npz") for part in ("train", "test")},
     }
     write_json(out / "manifest.json", manifest)
