@@ -307,6 +307,28 @@ def test_grey_levels_follow_their_profile(alpha):
     assert abs(pixels - 188).max() <= 1  # half the light
 
 
+def red_ink() -> bytes:
+    """A profile of CMYK in which every ink but black is the same red: a table of 2^4 colours in L*a*b*, of 8 bits."""
+    white, red, black = bytes([255, 128, 128]), bytes([136, 208, 195]), bytes([0, 128, 128])
+    table = b"".join(black if inks % 2 else red if inks else white for inks in range(16))
+    identity = struct.pack(">9i", *(0x10000 if i % 4 == 0 else 0 for i in range(9)))
+    lookup = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + table + bytes(range(256)) * 3
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(lookup))
+    header = struct.pack(">I4sI4s4s4s12x4s", 144 + len(lookup), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp")
+    return (header.ljust(68, b"\0") + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + tags + lookup
+
+
+def test_cmyk_follows_its_profile():
+    values = np.zeros((32, 64, 4), np.uint8)
+    values[:, 32:, 0] = 255  # cyan
+    image = Image.fromarray(values, "CMYK")
+    pixels, found = shown(encoded(image, "JPEG", quality=95, icc_profile=red_ink()))
+    assert found.to_srgb == 1
+    assert abs(pixels[:, 2:30] - WHITE).max() <= 6  # no ink
+    assert (pixels[:, 34:62, 0] > 220).all()
+    assert (pixels[:, 34:62, 1:] < 80).all()
+
+
 def test_the_background_is_no_part_of_the_profile():
     values = np.zeros((4, 8, 4), np.uint8)
     values[:, 4:] = (*RED, 255)
