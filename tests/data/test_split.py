@@ -59,6 +59,14 @@ def test_classes_keep_their_numbers_where_single_images_make_them_up():
     assert not set(digests[kept]) & set(digests[held_out])
 
 
+def test_what_one_class_cannot_make_up_comes_from_the_next():
+    labels, digests = np.arange(100) // 90, np.arange(100)
+    digests[90:] = 1000 + np.arange(10) // 2  # a class of pairs, of which one image is drawn
+    _, held_out = split_stratified(labels, digests, 10, 0)
+    assert len(held_out) == 10
+    assert np.bincount(labels[held_out], minlength=2).tolist() in ([10, 0], [8, 2])
+
+
 @pytest.mark.parametrize(
     ("sizes", "wanted", "made"),
     [
