@@ -90,6 +90,7 @@ def main() -> None:
         size = {"imagenet32": 32, "celeba_hq": 128}[args.set]
         content["dataset"] |= {"source": args.set, "image_size": size, "downloads": str(files), "checksums": sums}
         content["dataset"] |= {"path": str(files), "n_test": 0, "n_source": n}
+        content["suite"]["compared"] = {}  # which would be of that source, too
         (folder / "params.yaml").write_text(yaml.safe_dump(content))
         of_set = ("--dataset", "digits")  # the only entry of these parameters
         prepared = measured(folder, "stages.dataset", *of_set, "--out", "data")

@@ -10,7 +10,7 @@ import numpy as np
 
 from mebm.analyses.calibration import fit_temperature, reliability, scores
 from mebm.data.images import load_images
-from mebm.data.split import split_stratified
+from mebm.data.split import digests_of, split_stratified
 from mebm.errors import DataError, MetricError
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
@@ -42,7 +42,7 @@ def work(args, settings: AnalysisSettings) -> None:
         return
     logits = score(checkpoint.model, test.images, settings.compute.eval_batch_size).logits.numpy()
     labels = test.labels.numpy()
-    scored, fitted = split(labels, wanted.fit_share, wanted.seed)
+    scored, fitted = split(labels, digests_of(test.images.cpu().numpy()), wanted.fit_share, wanted.seed)
     record |= {"n_images": len(labels), "n_fitted": len(fitted), "n_scored": len(scored)}
     record |= {"all": scores(logits, labels, wanted.n_bins), "temperature_status": "ok"}
     sets = {"before": logits[scored]}
@@ -59,13 +59,16 @@ def work(args, settings: AnalysisSettings) -> None:
     cli.log.info("%s: ECE of %d images: %s", settings.name, len(scored), errors)
 
 
-def split(labels: np.ndarray, fit_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to score and of those to fit on, by class where every class has enough for both."""
+def split(labels: np.ndarray, digests: np.ndarray, fit_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the images to score and of those to fit on, by class where every class has enough for both.
+
+    digests: as `digests_of` gives them; equal images are scored or fitted on together.
+    """
     n_fitted = min(max(round(fit_share * len(labels)), 1), len(labels) - 1)
     try:
-        return split_stratified(labels, len(labels), n_fitted, seed)
+        return split_stratified(labels, digests, n_fitted, seed)
     except DataError:
-        return split_stratified(None, len(labels), n_fitted, seed)
+        return split_stratified(None, digests, n_fitted, seed)
 
 
 def draw(path: Path, curves: dict[str, dict[str, np.ndarray]], record: dict) -> None:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from mebm.data.manifest import sentences
 from mebm.data.prepare import MADE, prepare
 from mebm.settings.stages import DatasetSettings
 from stages import cli
@@ -17,6 +18,8 @@ def main(argv: list[str] | None = None) -> int:
 def work(args, settings: DatasetSettings) -> None:
     manifest = prepare(settings.dataset, settings.name, args.out)
     cli.log.info("%s: %s images of %s", settings.name, manifest["counts"], manifest["shape"])
+    for sentence in sentences(manifest):
+        cli.log.info("%s: %s", settings.name, sentence)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from mebm.data.images import Manifest
+from mebm.data.manifest import Origins, sentences
 from mebm.engine import failures, records
 from mebm.engine.graph import Graph
 from mebm.errors import DataError
@@ -97,6 +97,7 @@ class _Page:
             "shape": " × ".join(map(str, manifest["shape"])) if manifest else f"{wanted['image_size']} pixels",
             "counts": {part: shown(manifest["counts"].get(part)) if manifest else "–" for part in ("train", "test")},
             "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
+            "facts": sentences(manifest) if manifest else [],
             "baseline": self._source(folder, f"baseline@{name}"),
             "held_out": "heldout" not in measured or measured["heldout"]["n_images"] > 0,
             "numbers": {part: _quality(record) for part, record in measured.items()},
@@ -157,7 +158,7 @@ class _Page:
 
     def _manifest(self, dataset: str) -> dict | None:
         path = self.args.data / dataset / "manifest.json"
-        return read_json(path, Manifest) if path.is_file() else None
+        return read_json(path, Origins) if path.is_file() else None
 
     def _cost(self, name: str) -> dict[str, str]:
         """Iterations, arithmetic and measured hours of a run's training, as far as they are known."""

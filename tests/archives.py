@@ -2,8 +2,10 @@
 
 import io
 import pickle
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,26 @@ def encode(image: np.ndarray, kind: str, grey: bool = False) -> bytes:
     buffer = io.BytesIO()
     (picture.convert("L") if grey else picture).save(buffer, kind, quality=95)
     return buffer.getvalue()
+
+
+def png(values: np.ndarray, depth: int, colour: int, **chunks: bytes) -> bytes:
+    """A PNG of any depth and colour type (0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGBA), from [H, W, channels].
+
+    chunks: between header and pixels, by name.
+    """
+    height, width = values.shape[:2]
+    if depth < 8:
+        bits = np.unpackbits(values.astype(np.uint8).reshape(height, -1, 1), axis=2)[..., 8 - depth :]
+        rows = np.packbits(bits.reshape(height, -1), axis=1)
+    else:
+        rows = values.astype(f">u{depth // 8}").reshape(height, -1).view(np.uint8)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = [(b"IHDR", header), *((name.encode(), content) for name, content in chunks.items())]
+    made = b"\x89PNG\r\n\x1a\n"
+    for name, content in [*parts, (b"IDAT", packed), (b"IEND", b"")]:
+        made += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return made
 
 
 def inception_weights(folder: Path, seed: int = 0) -> Path:

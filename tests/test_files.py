@@ -495,6 +495,8 @@ def test_report_of_damaged_records(stage, tmp_path):
     path.unlink()
     for name, content in (
         ("data/digits/manifest.json", {**SET, "counts": [1]}),
+        ("data/digits/manifest.json", {**SET, "duplicates": {"train": -1}}),
+        ("data/digits/manifest.json", {**SET, "pictures": {"skipped": 3}}),
         ("results/baseline/digits/initial.json", {**QUALITY, "fcd": "low"}),
         ("results/summary/mjem.json", {**QUALITY, "fcd": "low"}),
         ("results/mjem/train/cost.json", {**COST, "hours": -1.0}),

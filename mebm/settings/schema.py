@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from mebm import sources
 from mebm.errors import listed, shown
@@ -54,6 +54,13 @@ def _radius(value: float) -> float:
     return value
 
 
+def _rgb(value: object) -> object:
+    levels = value if isinstance(value, list) else []
+    if len(levels) != 3 or not all(type(level) is int and 0 <= level <= 255 for level in levels):
+        raise ValueError("expected red, green and blue, each from 0 to 255: [255, 255, 255] is white")
+    return value
+
+
 # Ends that no sensible use reaches, and beyond which float32, files' names or memory give way
 LARGE = 1_000_000_000
 Positive = Annotated[float, Field(ge=1e-12, le=LARGE)]
@@ -68,6 +75,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(_radius)]  # grey levels, all that there are
 RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(_radius)]
 Protocol = Annotated[str, AfterValidator(_protocol)]  # by which images are chosen to be scored
+Colour = Annotated[list[int], BeforeValidator(_rgb)]
 FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 
 
@@ -128,6 +136,7 @@ class Dataset(Section):
     urls: dict[str, Annotated[str, Field(pattern=r"^(https?|ftp)://\S+$", max_length=2000)]]
     checksums: dict[str, Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{8,32}|sha256:[0-9a-f]{8,64})$")]]
     image_size: Annotated[int, Field(ge=8, le=1024)]
+    background: Colour
     n_source: Count | None
     n_test: CountOrZero
     n_validation: Count

@@ -5,7 +5,8 @@ what the settings ask for (`Wanted`) to `Parts`. Its top imports nothing heavy, 
 of them. What readers share lies in mebm/sources/reading. docs/extending.md adds a set.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,11 +26,12 @@ SOURCES = Registry("mebm.sources")
 class Wanted(Protocol):
     """What a reader is given, as the section `dataset` of params.yaml holds it.
 
-    image_size: pixels of a side; path: a folder of the user's own; downloads: where published files are kept; urls,
-    checksums: by file name, instead of the published ones.
+    image_size: pixels of a side; background: red, green and blue behind transparent pictures; path: a folder of the
+    user's own; downloads: where published files are kept; urls, checksums: by file name, instead of the published ones.
     """
 
     image_size: int
+    background: Sequence[int]
     path: str | None
     downloads: str
     urls: Mapping[str, str]
@@ -44,7 +46,7 @@ class About:
     the set has a split of its own, `test`; empty where only reading tells. sides: pixels of a side in which it comes,
     None: any. classes: 0 without labels, None where only reading tells. title: its name in publications, by which
     tables find published figures. files: what is downloaded. from_folder: whether it is read from `dataset.path`. A set
-    with neither lies inside a package.
+    with neither lies inside a package. recipe_version: raised when the same files would give other images.
     """
 
     recipe: str
@@ -56,6 +58,7 @@ class About:
     title: str | None = None
     files: tuple[RemoteFile, ...] = ()
     from_folder: bool = False
+    recipe_version: int = 2
 
     @property
     def in_package(self) -> bool:
@@ -69,11 +72,40 @@ class About:
 
 
 @dataclass
+class Found:
+    """What is found while pictures are listed and decoded, for the manifest: complete once all chunks are drawn.
+
+    width, height: smallest and largest of the pictures as they are shown, in pixels. Files that are not taken for
+    pictures: hidden, and in hidden folders; other, by suffix; outside train/ and test/; linked, folders behind links.
+    Pictures: transparent somewhere, and so laid on the background; several_frames, of which the first is taken;
+    to_srgb, converted by their colour profile; unread, whose orientation or colour profile cannot be read.
+    """
+
+    width: tuple[int, int] | None = None
+    height: tuple[int, int] | None = None
+    hidden: int = 0
+    other: Counter[str] = field(default_factory=Counter)
+    outside: int = 0
+    linked: int = 0
+    transparent: int = 0
+    several_frames: int = 0
+    to_srgb: int = 0
+    unread: int = 0
+
+    def note_size(self, width: int, height: int) -> None:
+        """That a picture has this size."""
+        for name, side in (("width", width), ("height", height)):
+            low, high = getattr(self, name) or (side, side)
+            setattr(self, name, (min(low, side), max(high, side)))
+
+
+@dataclass
 class Parts:
     """What was read of a set: its chunks, in pieces, so that no set needs to fit in memory.
 
     test: None where the set has no split of its own; label_names: None where images have no labels; files: SHA-256 by
-    name; origin: addresses, for the manifest.
+    name; origin: addresses, for the manifest; found: of a set that comes as pictures; resolution: width and height of
+    the published images in pixels, where a set that comes as arrays is prepared in another one.
     """
 
     train: Iterator["Chunk"]
@@ -81,6 +113,8 @@ class Parts:
     label_names: list[str] | None = None
     files: dict[str, str] = field(default_factory=dict)
     origin: list[str] = field(default_factory=list)
+    found: Found | None = None
+    resolution: tuple[int, int] | None = None
 
 
 def names() -> tuple[str, ...]:

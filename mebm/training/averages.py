@@ -54,8 +54,8 @@ def with_average(checkpoint: Checkpoint, decay: float, path: str | Path) -> Chec
     if decay not in checkpoint.averages:
         known = ", ".join(f"{known:g}" for known in checkpoint.averages) or "none"
         raise CheckpointError(
-            f"{path}: the run has no averaged weights of decay {decay:g}, but {known}; set train.ema_decays of the run that "
-            "is averaged"
+            f"{path}: the run has no averaged weights of decay {decay:g}, but {known}; set train.ema_decays of the "
+            "run that is averaged"
         )
     with torch.no_grad():
         for name, p in checkpoint.model.named_parameters():

@@ -7,6 +7,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from small_run import SmallRun, classifier, refuses_on_a_full_disk
 
 from mebm.analyses.calibration import bins_of, expected_error, fit_temperature, reliability, scores
+from mebm.data.split import digests_of
 from mebm.errors import MetricError
 from stages import calibration
 
@@ -183,7 +184,7 @@ def test_stage_scores_other_images_than_it_fits_on(run, trained, digits, labels)
         logits = trained.logits(digits.images[:200].float() / 127.5 - 1).numpy()
     labels = labels.numpy()
     assert record["all"] == pytest.approx(scores(logits, labels, 20), abs=1e-4)
-    scored, fitted = calibration.split(labels, 0.5, 0)
+    scored, fitted = calibration.split(labels, digests_of(digits.images[:200].numpy()), 0.5, 0)
     assert not set(scored) & set(fitted)
     assert record["temperature"] == pytest.approx(fit_temperature(logits[fitted], labels[fitted]), rel=1e-3)
     assert record["before"] == pytest.approx(scores(logits[scored], labels[scored], 20), abs=1e-4)
@@ -211,11 +212,21 @@ def test_stage_without_a_temperature_says_why(run, trained, digits):
 
 def test_split_of_classes_with_one_image():
     labels = np.array([0, 0, 0, 0, 1])
-    scored, fitted = calibration.split(labels, 0.4, 0)
+    scored, fitted = calibration.split(labels, np.arange(5), 0.4, 0)
     assert sorted([*scored, *fitted]) == [0, 1, 2, 3, 4]
     assert len(fitted) == 2
-    assert [len(part) for part in calibration.split(np.zeros(3, int), 0.01, 0)] == [2, 1]
-    assert [len(part) for part in calibration.split(np.zeros(1, int), 0.5, 0)] == [1, 0]
+    assert [len(part) for part in calibration.split(np.zeros(3, int), np.arange(3), 0.01, 0)] == [2, 1]
+    assert [len(part) for part in calibration.split(np.zeros(1, int), np.arange(1), 0.5, 0)] == [1, 0]
+
+
+def test_split_keeps_equal_images_together():
+    labels, digests = np.arange(20) % 2, np.arange(20) // 4  # two of each class in a group
+    for seed in range(5):
+        scored, fitted = calibration.split(labels, digests, 0.4, seed)
+        assert sorted([*scored, *fitted]) == list(range(20))
+        assert len(fitted) == 8
+        assert not set(digests[scored]) & set(digests[fitted])
+    assert [len(part) for part in calibration.split(np.zeros(4, int), np.zeros(4), 0.5, 0)] == [4, 0]  # all equal
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_a_count_that_is_not_as_expected(made):
 
 def test_a_split_that_cannot_be_stratified():
     with pytest.raises(DataError, match="cannot be split"):
-        split_stratified(np.arange(10).repeat(2), 20, 5, 0)
+        split_stratified(np.arange(10).repeat(2), np.arange(20), 5, 0)
 
 
 def test_an_archive_is_whole_or_absent(tmp_path):

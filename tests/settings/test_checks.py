@@ -79,6 +79,12 @@ SETTINGS = [  # keys, value, what the line says; of the smoke parameters and, un
     ("compute.device", "cuda:" + "9" * 400, "compute.device: is 'cuda:999"),
     ("compute.device", "cuda:\u0663", "compute.device: is 'cuda:"),
     ("dataset.image_size", 10**30, "dataset.image_size: is"),
+    (
+        "dataset.background",
+        [0, 0, 10**30],
+        "dataset.background: is [0, 0, an integer of about 30 digits]: expected red",
+    ),
+    ("dataset.background", [0] * 100_000, "dataset.background: is [0, 0, 0, 0, 0, 0, ...]: expected red"),
     ("dataset.n_source", 10**30, "dataset.n_source: is"),
     ("dataset.n_test", 10**30, "dataset.n_test: is"),
     ("dataset.n_validation", 10**30, "dataset.n_validation: is"),

@@ -29,6 +29,11 @@ NO_CLASSIFIER = "no classifier: pyx_weight is 0"
 SCORE = {"auroc": 0.5, "average_precision": 0.5, "average_precision_by_chance": 0.25, "fpr_at_95_tpr": 0.9}
 SCORE |= {"n_in_distribution": 100, "n_other": 300, "status": "ok"}
 
+SKIPPED = {"hidden": 3, "outside": 0, "linked_folders": 0, "other_formats": {".<gif>": 1}}
+PICTURES = {"background": [255, 0, 7], "transparent": 4, "several_frames": 0, "to_srgb": 0, "unread_metadata": 0}
+PICTURES["skipped"] = SKIPPED
+EQUAL = {"train": 2, "test": 0, "across": 5, "other_label": 0}
+
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
@@ -46,6 +51,7 @@ def build(folder: Path, content: dict | None = None) -> Path:
     common += ["--logs", str(folder / "logs"), "--state", str(folder / "state")]
     for name in suite["datasets"]:
         shape = {"shape": [1, 8, 8], "counts": {"train": 1497, "test": 300}, "labels": list("0123456789")}
+        shape |= {"resolution": {"width": [8, 90], "height": [8, 8]}, "pictures": PICTURES, "duplicates": EQUAL}
         write_json(folder / "data" / name / "manifest.json", shape)
         for part, fcd in (("initial", 24.0), ("heldout", 0.25)):
             record = {"fcd": fcd, "classifier_score": 5.0, "n_images": 100, "n_reference": 1497}
@@ -195,6 +201,14 @@ def test_what_was_run(page):
     assert text.count('<span class="hardware">') == 1
     assert '<td class="number">11</td>' in text
     assert '<td class="number">2.5</td>' in text
+
+
+def test_what_the_data_set_was_made_from(page):
+    text = text_of(page)
+    assert "skipped: 3 hidden, 1 of other formats (.&lt;gif&gt; 1); pictures of 8-90 x 8 pixels; 4 transparent" in text
+    assert (
+        "laid on [255, 0, 7]; equal images: 2 to train on equal an earlier one, 5 held out equal one to train" in text
+    )
 
 
 def test_what_is_missing_says_why(page):

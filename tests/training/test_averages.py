@@ -79,9 +79,7 @@ def test_a_checkpoint_keeps_its_averages(checkpoint, tmp_path):
         assert torch.equal(loaded.averages[0.5][name], value), name
     chosen = with_average(loaded, 0.5, "a.pt")
     assert torch.equal(chosen.model.energy_head.weight, checkpoint.averages[0.5]["energy_head.weight"])
-    with pytest.raises(
-        CheckpointError, match=r"a\.pt: the run has no averaged weights of decay 0\.9, but 0\.5; set train\.ema_decays"
-    ):
+    with pytest.raises(CheckpointError, match=r"a\.pt: the run has no averaged weights of decay 0\.9, but 0\.5; set"):
         with_average(loaded, 0.9, "a.pt")
 
 

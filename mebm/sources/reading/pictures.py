@@ -1,94 +1,138 @@
-"""Pictures: folders of them, decoding of the accepted formats, cropping and resampling."""
+"""Pictures: folders of them, cropping and resampling."""
 
-import warnings
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mebm.errors import DataError
+from mebm.sources.reading.decoding import decode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mebm.sources import Chunk
+    from mebm.sources import Chunk, Found, Wanted
 
 CHUNK = 1000  # decoded pictures at a time
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # as which a picture is decoded, whatever its name says
 PICTURE_BYTES = 2**28  # of a picture's file
 RESAMPLING = "centre crop to a square, then Pillow's bicubic resampling, whose support grows with the reduction"
+RECIPE_VERSION = 3  # of sources of pictures, raised when the same files would give other images
 
 
-def listing(folder: Path) -> tuple[list[tuple[Path, int | None]], tuple[str, ...]]:
+def is_hidden(name: str) -> bool:
+    """Whether a path is hidden, or in a hidden folder: `.name`, a Mac's twin `._name` of a file, or `__MACOSX`."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePath(name).parts)
+
+
+def listing(folder: Path, found: "Found") -> tuple[list[tuple[Path, int | None]], tuple[str, ...]]:
     """Pictures in a fixed order with labels, and the class names: subfolders that hold pictures.
 
-    Raises DataError where there are none, or some both beside and inside subfolders.
+    Files that are not named as pictures are counted in `found`. Raises DataError where there are no pictures, or some
+    both beside and inside subfolders, for a folder that cannot be read, and for what is named as a picture but is no
+    file: a named pipe would be waited for.
     """
-    above = _picture_files(folder.iterdir())
-    inside = {sub.name: _picture_files(sub.rglob("*")) for sub in sorted(folder.iterdir()) if sub.is_dir()}
+    above, subfolders = _sorted_out(folder, found)
+    inside = {sub.name: _below(sub, found) for sub in sorted(subfolders)}
     inside = {name: paths for name, paths in inside.items() if paths}
     if above and inside:
         raise DataError(f"{folder}: holds pictures both beside and inside subfolders; use one or the other")
     if not above and not inside:
-        raise DataError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)})")
-    if above:
-        return [(path, None) for path in above], ()
-    return [(path, label) for label, paths in enumerate(inside.values()) for path in paths], tuple(inside)
+        others = f"; skipped: {found.hidden} hidden files, {found.other.total()} of other formats"
+        raise DataError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)}){others}")
+    pairs = [(path, None) for path in sorted(above)]
+    pairs += [(path, label) for label, paths in enumerate(inside.values()) for path in sorted(paths)]
+    for path, _ in pairs:
+        _check(path)
+    return pairs, tuple(inside)
 
 
-def _picture_files(paths: Iterable[Path]) -> list[Path]:
-    """Those named as pictures, in order. Raises DataError for what is no file: a named pipe would be waited for."""
-    found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.is_dir())
-    for path in found:
-        if not path.is_file():
-            raise DataError(f"{path}: is not a regular file, so it is not a picture; remove it")
-        if path.stat().st_size > PICTURE_BYTES:
-            raise DataError(
-                f"{path}: has more than the {PICTURE_BYTES} bytes that are read of a picture; make it smaller"
-            )
-    return found
+def note_outside(root: Path, parts: list[Path], found: "Found") -> None:
+    """Count the files of a folder that lie in none of its parts."""
+    for path in root.iterdir():
+        if path not in parts:
+            kind = "hidden" if is_hidden(path.name) else "outside"
+            setattr(found, kind, getattr(found, kind) + _files(path))
+
+
+def _below(folder: Path, found: "Found") -> list[Path]:
+    """Pictures anywhere below a folder. Links to folders are not followed: they could lead in circles."""
+    pictures, left = [], [folder]
+    while left:
+        here, inner = _sorted_out(left.pop(), found)
+        pictures += here
+        linked = [path for path in inner if path.is_symlink()]
+        found.linked += len(linked)
+        left += [path for path in inner if path not in linked]
+    return pictures
+
+
+def _sorted_out(folder: Path, found: "Found") -> tuple[list[Path], list[Path]]:
+    """What is named as a picture in a folder, and the subfolders; other files are counted."""
+    pictures, subfolders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = folder / entry.name
+                if is_hidden(entry.name):
+                    found.hidden += _files(path)
+                elif entry.is_dir():
+                    subfolders.append(path)
+                elif path.suffix.lower() in SUFFIXES:
+                    pictures.append(path)
+                else:
+                    found.other[path.suffix.lower() or "no suffix"] += 1
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+    return pictures, subfolders
+
+
+def _files(path: Path) -> int:
+    """Files below a folder that is left out; 1 for a file."""
+    if path.is_symlink() or not path.is_dir():
+        return 1
+    return sum(len(names) for _, _, names in os.walk(path))
+
+
+def _check(path: Path) -> None:
+    try:
+        info = path.stat()
+    except OSError:  # a link to nothing
+        info = None
+    if info is None or not stat.S_ISREG(info.st_mode):
+        raise DataError(f"{path}: is not a regular file, so it is not a picture; remove it")
+    if info.st_size > PICTURE_BYTES:
+        raise DataError(f"{path}: has more than the {PICTURE_BYTES} bytes that are read of a picture; make it smaller")
 
 
 def chunks_of(
-    pairs: list[tuple[Path, int | None]], size: int, accepted: tuple[int, ...] | None = None
+    pairs: list[tuple[Path, int | None]], wanted: "Wanted", found: "Found", accepted: tuple[int, ...] | None = None
 ) -> Iterator["Chunk"]:
-    """Pictures and their labels, `CHUNK` at a time, as RGB squares of `size` pixels.
+    """Pictures and their labels, `CHUNK` at a time, as RGB squares of `wanted.image_size` pixels.
 
-    accepted: sides that the files may have. Raises DataError for other ones and for what is no picture.
+    found: notes what pictures there were; accepted: sides that the files may have. Raises DataError for other ones and
+    for what is no picture.
     """
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
         images = []
         for path, _ in part:
-            with open(path, "rb") as file:
-                image = decode(file, str(path))
+            image = decode(_opened(path), str(path), wanted.background, found)
             if accepted and (image.size[0] not in accepted or image.size[0] != image.size[1]):
                 raise DataError(f"{path}: is {image.size[0]}x{image.size[1]}, expected a square of {accepted} pixels")
-            images.append(resized(image, size))
+            images.append(resized(image, wanted.image_size))
         labelled = part[0][1] is not None
         yield stack(images), np.array([label for _, label in part], np.int64) if labelled else None
 
 
-def decode(file, origin: str) -> "Image":
-    """A picture as RGB; the file is closed. origin: how messages name it.
-
-    Raises DataError for a picture that is damaged, of another format or too large.
-    """
-    from PIL import Image, UnidentifiedImageError
-
+def _opened(path: Path):
     try:
-        with file, warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            # only these formats: others run programs, such as Ghostscript for EPS
-            return Image.open(file, formats=FORMATS).convert("RGB")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{origin}: has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
-    except (MemoryError, DataError):
-        raise
-    except Exception as error:  # Pillow raises many types for a damaged file
-        reason = "no PNG, JPEG, WebP or BMP" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{origin}: is not a readable picture ({reason})") from error
+        return open(path, "rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def resized(image: "Image", size: int) -> "Image":
