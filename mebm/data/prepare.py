@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mebm import sources
-from mebm.data.images import writing_images
+from mebm.data.archives import writing_images
 from mebm.data.split import split_stratified
 from mebm.errors import DataError
 from mebm.files import sha256, write_json

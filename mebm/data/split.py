@@ -11,10 +11,10 @@ def split_stratified(labels: np.ndarray | None, n: int, n_held_out: int, seed: i
     Without labels the split is random. Raises DataError where fewer than one image of a class would be held out or
     kept.
     """
-    from sklearn.model_selection import train_test_split
-
     if n_held_out == 0:
         return np.arange(n), np.arange(0)
+    from sklearn.model_selection import train_test_split
+
     try:
         kept, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=labels)
     except ValueError as error:
