@@ -3,13 +3,13 @@
 Writes samples.npz, the first samples as images/*.png, figures/steps_*.png and curve.svg, curve.csv and metrics.json.
 """
 
+import csv
+import io
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from mebm.analyses.generate import Chains
-from mebm.data.images import save_images
+from mebm.data.archives import save_images
 from mebm.errors import DataError, MetricError
 from mebm.figures.grids import save_grid, save_image
 from mebm.figures.plots import figure
@@ -99,7 +99,7 @@ def work(args, settings: AnalysisSettings) -> None:
     for step, grid in grids.items():
         save_grid(args.out / "figures" / _steps(step), grid, columns)
     draw(rows, args.out / "figures" / "curve.svg")
-    write_text(args.out / "curve.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    write_text(args.out / "curve.csv", _csv(rows))
     best = min((row for row in rows if row["distance"] is not None), key=lambda row: row["distance"], default={})
     own = {"status": "ok", "count": wanted.count, "steps": wanted.steps, "seed": wanted.seed, **conditions}
     own |= {"init": train["init"], "distance_name": names[0], "score_name": names[1]}
@@ -115,6 +115,14 @@ def work(args, settings: AnalysisSettings) -> None:
     write_json(args.out / "metrics.json", own | record)
     said = record.get("status") or meter.headline(record)
     cli.log.info("%s: chains %d, steps %d, %s", settings.name, wanted.count, wanted.steps, said)
+
+
+def _csv(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def draw(rows: list[dict], path: Path) -> None:

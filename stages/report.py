@@ -6,7 +6,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
 import yaml
 from pydantic import ValidationError
 
@@ -22,6 +21,7 @@ from mebm.show import tables
 from mebm.show.report.page import Analysis, JobPictures, Overview, Run, read_table, render, shown
 from mebm.show.rows import DASH
 from mebm.show.summaries import MANIFOLD, QUALITY, Measured, Spent, Summary, label
+from mebm.training.devices import visible_ids
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
@@ -201,8 +201,11 @@ def _hardware() -> str:
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     parts = [names[0] if names else platform.processor() or platform.machine(), f"{os.cpu_count()} cores"]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
+    if visible_ids():
+        import torch  # which takes longer to start than the page to make
+
+        if torch.cuda.is_available():
+            parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mebm.data.images import save_images, unit_to_bytes
+from mebm.data.archives import save_images
+from mebm.data.images import unit_to_bytes
 from mebm.errors import ParamsError
 from mebm.figures.grids import save_grid
 from mebm.files import sha256, write_json

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from mebm.data.images import check_labels, load_images, save_images, unit_to_bytes
+from mebm.data.archives import save_images
+from mebm.data.images import check_labels, load_images, unit_to_bytes
 from mebm.engine import code
 from mebm.engine.outputs import outputs_unlocked
 from mebm.errors import DataError, Diverged, ParamsError

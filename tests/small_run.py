@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import yaml
 from torch import nn
 
-from mebm.data.images import ImageSet, bytes_to_unit, save_images
+from mebm.data.archives import save_images
+from mebm.data.images import ImageSet, bytes_to_unit
 from mebm.method.energy import EnergyModel, build_model
 from mebm.training.checkpoint import Checkpoint, save_checkpoint
 

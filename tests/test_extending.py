@@ -16,7 +16,7 @@ import yaml
 from engines import copy_project, planned, run
 from smoke import ROOT
 
-from mebm.data.images import save_images
+from mebm.data.archives import save_images
 from mebm.files import sha256, write_json
 from mebm.method.energy import build_model
 from mebm.training.checkpoint import Checkpoint, save_checkpoint

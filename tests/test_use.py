@@ -13,7 +13,8 @@ import torch
 from smoke import ROOT
 
 import mebm
-from mebm.data.images import ImageSet, bytes_to_unit, save_images, unit_to_bytes
+from mebm.data.archives import save_images
+from mebm.data.images import ImageSet, bytes_to_unit, unit_to_bytes
 from mebm.files import write_npz
 from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.training.checkpoint import Checkpoint, save_checkpoint

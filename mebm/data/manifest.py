@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mebm.data.images import Manifest
+from mebm.data.archives import Manifest
 from mebm.errors import one_line
 from mebm.files import Record
 from mebm.sources import Parts

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mebm import sources
-from mebm.data.images import writing_images
+from mebm.data.archives import writing_images
 from mebm.data.manifest import facts
 from mebm.data.split import digests_of, split_stratified
 from mebm.errors import DataError

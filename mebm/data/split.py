@@ -26,11 +26,11 @@ def split_stratified(
     closest, none if all images are equal. Without labels the split is random. Raises DataError where fewer than one
     image of a class would be held out or kept.
     """
-    from sklearn.model_selection import train_test_split
-
     n = len(digests)
     if n_held_out == 0:
         return np.arange(n), np.arange(0)
+    from sklearn.model_selection import train_test_split
+
     try:
         kept, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=labels)
     except ValueError as error:

@@ -135,7 +135,7 @@ def check_cost(settings: Params, runs: Iterable[str], data: Path, card: str | No
 
 def size(settings: Params, dataset: str, data: Path) -> tuple[tuple[int, int, int], int | None, bool]:
     """(C, H, W), number of training images, and whether they have labels: of the prepared set, or as published."""
-    from mebm.data.images import Manifest
+    from mebm.data.archives import Manifest
     from mebm.files import read_json
 
     manifest = data / dataset / "manifest.json"

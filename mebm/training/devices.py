@@ -39,7 +39,8 @@ def device_for(compute: Compute, claimed: str | None = None) -> "torch.device":
     torch.set_num_threads(compute.cpu_threads)
     has_cuda = torch.cuda.is_available()
     if has_cuda:
-        torch.use_deterministic_algorithms(compute.deterministic)
+        # Unlike use_deterministic_algorithms this does not import PyTorch's compiler, which takes seconds.
+        torch.set_deterministic_debug_mode("error" if compute.deterministic else "default")
         # Determinism also fills every new tensor with NaN, at a launch each; nothing here reads what it did not write.
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = not compute.deterministic

@@ -47,6 +47,8 @@ def compile_network(network: torch.nn.Module) -> None:
     """Let torch.compile make the network's training passes, for fixed shapes, when each is first called."""
     for variable, part in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
         os.environ.setdefault(variable, str((CACHE / part).absolute()))
+    # The compiler has a setting of its own, which this call sets as well.
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
     network.compile(dynamic=False)
 
 

@@ -23,7 +23,7 @@ from mebm.analyses.curves import (
     snapshots,
     write_events,
 )
-from mebm.data.images import save_images
+from mebm.data.archives import save_images
 from mebm.errors import DataError
 from mebm.files import sha256, write_npz
 from mebm.measure.features import extract, save_network

@@ -11,7 +11,8 @@ from sklearn.metrics import silhouette_samples
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from mebm.analyses.embedding import intrusion, layout, mixing, scatter, separability, violins
-from mebm.data.images import bytes_to_unit, save_images
+from mebm.data.archives import save_images
+from mebm.data.images import bytes_to_unit
 from mebm.errors import MetricError
 from mebm.figures.plots import figure
 from mebm.files import write_npz

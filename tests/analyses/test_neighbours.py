@@ -10,7 +10,8 @@ import yaml
 from sklearn.neighbors import NearestNeighbors
 
 from mebm.analyses.neighbours import CHUNK, compare, mosaic, nearest, pixel_chunks
-from mebm.data.images import bytes_to_unit, save_images
+from mebm.data.archives import save_images
+from mebm.data.images import bytes_to_unit
 from mebm.errors import MetricError
 from mebm.measure.features import extract, save_network, stream
 from mebm.measure.networks.classifier import FeatureClassifier

@@ -13,7 +13,8 @@ from torch import nn
 from torchvision.transforms.v2.functional import resize
 
 from mebm.analyses import ood
-from mebm.data.images import bytes_to_unit, save_images
+from mebm.data.archives import save_images
+from mebm.data.images import bytes_to_unit
 from mebm.errors import ParamsError
 from mebm.measure.evaluation import gradient_norms
 from mebm.method.energy import EnergyModel

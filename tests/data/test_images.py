@@ -6,8 +6,9 @@ import smoke
 import torch
 import torch.nn.functional as F
 
+from mebm.data.archives import save_images, writing_images
 from mebm.data.batches import BatchStream, augment
-from mebm.data.images import bytes_to_unit, load_images, save_images, unit_to_bytes, writing_images
+from mebm.data.images import bytes_to_unit, load_images, unit_to_bytes
 from mebm.data.prepare import prepare
 from mebm.data.split import split_stratified
 from mebm.errors import DataError

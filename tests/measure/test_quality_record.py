@@ -6,7 +6,8 @@ import pytest
 import smoke
 import torch
 
-from mebm.data.images import ImageSet, save_images
+from mebm.data.archives import save_images
+from mebm.data.images import ImageSet
 from mebm.files import sha256, write_npz
 from mebm.measure.features import extract, save_network
 from mebm.measure.networks.classifier import make

@@ -7,7 +7,7 @@ import smoke
 import torch
 import yaml
 
-from mebm.data.images import save_images
+from mebm.data.archives import save_images
 from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mebm.training.loop import train_model

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from mebm.__main__ import main
-from mebm.data.images import load_images, save_images
+from mebm.data.archives import save_images
+from mebm.data.images import load_images
 from mebm.engine import failures
 from mebm.engine.records import write
 from mebm.files import sha256, write_text

@@ -124,6 +124,16 @@ def test_a_compiled_network_is_kept_with_the_project(monkeypatch):
     assert Path(os.environ["TRITON_CACHE_DIR"]).is_relative_to(Path(".state").absolute())
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_compiler_is_told_of_determinism(wanted):
+    torch.set_deterministic_debug_mode("error" if wanted else "default")  # which says nothing to it
+    try:
+        compile_network(torch.nn.Identity())
+        assert torch._inductor.config.deterministic is wanted
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("changes", [{"pyx_weight": 1.0}, {"precision": "bf16"}, {"optimiser": "adam", "lr": 1e-3}])
 def test_a_cuda_graph_gives_the_numbers_of_single_launches(digits, init, changes, exact):

@@ -11,7 +11,7 @@ import smoke
 import torch
 import yaml
 
-from mebm.data.images import save_images
+from mebm.data.archives import save_images
 from mebm.files import sha256, write_npz
 from mebm.method.energy import build_model
 from mebm.method.gaussian import GaussianInit, fit_gaussian
