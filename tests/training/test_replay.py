@@ -31,7 +31,7 @@ CASES = {
     "log-sum-exp": {"pyx_weight": 1.0, "head": "logsumexp", "log_every": 2},
     "four stages, no labels": {
         **{"batch_size": 2, "label_batch_size": 2, "buffer_size": 1},
-        **{"n_steps": 1, "grad_bound": 0.03, "l2_coeff": 0.0},
+        **{"n_steps": 1, "noise_std": 0.3, "grad_bound": 0.03, "l2_coeff": 0.0},
     },
 }
 BLOCK = {8: 1, 64: 2}  # by the side of images
@@ -50,7 +50,7 @@ def images_of(case: str) -> tuple[ImageSet, int]:
     """Random images, and the number of iterations that go into the third of their epochs (of large ones the second)."""
     random = torch.Generator().manual_seed(0)
     if "four stages" in case:
-        return ImageSet(torch.randint(0, 256, (3, 3, 64, 64), generator=random).to(torch.uint8), None), 2
+        return ImageSet(torch.randint(0, 256, (3, 1, 64, 64), generator=random).to(torch.uint8), None), 2
     images = torch.randint(0, 256, (45, 3, 8, 8), generator=random).to(torch.uint8)
     return ImageSet(images, torch.randint(0, 5, (45,), generator=random), 5), 10
 
