@@ -246,6 +246,7 @@ def test_stage_without_a_classifier_and_without_labels(run, trained, digits):
     run.write_checkpoint(trained, (1, 8, 8), 10, pyx_weight=0.0)
     run.write_images("test.npz", digits.images[:70])
     assert look(run) == 0
+    assert list(by_set(run.record())) == ["other_digits", "interpolated", "constant", "noise"]
     for about in by_set(run.record()).values():
         assert about["scores"]["class_probability"]["status"] == "no classifier: pyx_weight is 0"
         assert about["scores"]["class_probability"]["auroc"] is None
