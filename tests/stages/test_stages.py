@@ -18,7 +18,9 @@ from mebm.data.images import save_images
 from mebm.engine import failures
 from mebm.engine.records import write
 from mebm.files import sha256, write_text
+from mebm.measure.features import load_network
 from mebm.settings.suite import load_params
+from mebm.training.checkpoint import load_checkpoint
 from stages import (
     accuracy,
     baseline,
@@ -141,6 +143,16 @@ def test_records_hold_values_and_conditions(made):
     assert 0 <= accuracy_record["accuracy"] <= 1
     assert accuracy_record["n_images"] == 300
     assert accuracy_record["bn_stats"] == "running"
+
+
+def test_the_reference_is_that_of_all_training_images(made):
+    network = load_network(made / "data" / "features.pt")
+    with torch.no_grad():
+        rows = network(torch.from_numpy(np.load(made / "data" / "train.npz")["images"]))[0].double().numpy()
+    with np.load(made / "data" / "reference.npz") as reference:
+        assert reference["count"] == len(rows) == 1497
+        assert np.allclose(reference["mu"], rows.mean(0), atol=1e-5)
+        assert np.allclose(reference["sigma"], np.cov(rows, rowvar=False), atol=1e-5)
 
 
 def test_pictures_and_log_are_written(made):
@@ -328,6 +340,11 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     assert 30 < manifest["release"]["n_images"] <= 50
     assert manifest["release"]["selection"] == f"by confidence of the {by}"
     assert manifest["release"]["rounding"] == "truncate"
+    chains = load_checkpoint(out / "checkpoint.pt").replay_buffer
+    found = {name: np.load(tmp_path / "sample" / "images" / f"{name}.npz")["images"] for name in manifest}
+    assert np.array_equal(found["full"], ((chains + 1) * 127.5).round().byte().numpy())
+    truncated = {image.tobytes() for image in ((chains + 1) * 127.5).trunc().byte().numpy()}
+    assert {image.tobytes() for image in found["release"]} < truncated
     argv = ["--images", str(tmp_path / "sample" / "images"), "--manifest", str(tmp_path / "sample" / "manifest.json")]
     argv += ["--features", str(data / "features.pt"), "--reference", str(data / "reference.npz")]
     assert quality.main([*common, *argv, "--out", str(tmp_path / "quality.json")]) == 0
