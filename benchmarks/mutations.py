@@ -31,7 +31,7 @@ BUFFER, ENERGY, GAUSSIAN, LOSS, ITERATION, SCHEDULE, SGLD = (
 ORACLE, IMAGES, PAPER = "tests/test_oracle.py", "tests/data/test_images.py", "tests/settings/test_paper_values.py"
 INCEPTION, METRICS = "tests/measure/test_inception.py", "tests/measure/test_metrics.py"
 EVALUATION, SELECTION = "tests/measure/test_evaluation.py", "tests/measure/test_selection.py"
-STAGES = "tests/stages/test_stages.py"
+STAGES, LOOP = "tests/stages/test_stages.py", "tests/training/test_loop.py"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ FAULTS = (
         "    for p in model.parameters():\n"
         "        p.grad = torch.zeros_like(p) if p.grad is None else p.grad\n"
         "    optimiser.step()\n",
-        (REPLAY, "tests/training/test_loop.py"),
+        (REPLAY, f"{LOOP}::test_the_class_head_of_an_unconditional_run_stays_as_initialised"),
     ),
     # SGLD
     Fault(

@@ -24,7 +24,10 @@ def test_a_fault_applies_and_names_tests_that_are_there(fault):
         compile(after, fault.file, "exec")
 
 
-def test_no_two_faults_have_a_name():
+def test_the_page_lists_each_fault_once():
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    table = page[page.index("\n| fault |") :].splitlines()[3:]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in table] == [fault.name for fault in FAULTS]
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) > 40
 
 
