@@ -6,7 +6,6 @@ files, with other weights, sizes, seeds and numbers of steps; what is missing is
 
 import csv
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from mebm.training.release import from_release_state
 
 KNOWN = ("*_io.pt", "sgld.pt", "loss.pt", "gaussian.pt", "select.pt", "lr_schedule.csv", "state_dict_keys.csv")
 KNOWN += ("frechet.npz",)
+OWN = Path(__file__).parent / "oracle"
 
 
 def load(folder: Path, name: str) -> Any:
@@ -98,19 +98,29 @@ def energy_checkpoint(folder: Path) -> Path:
     return found[0]
 
 
-def models(folder: Path) -> Iterator[tuple[Path, dict, str]]:
-    """(checkpoint, inputs and outputs, head) of every model of the folder."""
+@pytest.fixture(scope="module")
+def models(folder: Path) -> list[tuple[Path, dict, str]]:
+    """(checkpoint, inputs and outputs, head) of every model of the folder; skips the test where there is none."""
+    found = []
     for path in sorted(folder.glob("*_io.pt")):
         checkpoint = path.with_name(path.name.replace("_io.pt", ".pt"))
         if checkpoint.is_file():
             io = torch.load(path, weights_only=True)
-            yield checkpoint, io, "logsumexp" if "energy_given_y_train" in io else "energy"
+            found.append((checkpoint, io, "logsumexp" if "energy_given_y_train" in io else "energy"))
+    if not found:
+        pytest.skip(f"no model with its _io.pt in {folder}")
+    return found
 
 
-def test_energies_features_and_logits(folder):
-    count = 0
-    for checkpoint, io, head in models(folder):
-        count += 1
+def test_the_folder_of_the_repository_is_whole():
+    """So that nothing here is skipped unless another folder is given."""
+    assert not [pattern for pattern in KNOWN if not any(OWN.glob(pattern))]
+    assert {path.name for path in OWN.glob("*_io.pt")} == {"wrn10_1_uncond_io.pt", "wrn10_1_lse_io.pt"}
+    assert all(path.with_name(path.name.replace("_io", "")).is_file() for path in OWN.glob("*_io.pt"))
+
+
+def test_energies_features_and_logits(models):
+    for checkpoint, io, head in models:
         x = double(io["x"])
         for mode in ("train", "eval"):
             model = model_from(checkpoint, x.shape[-1], head).train(mode == "train")
@@ -124,20 +134,18 @@ def test_energies_features_and_logits(folder):
             if head == "logsumexp":
                 of_y = logits.gather(1, io["y"][:, None])
                 assert_close(of_y, io[f"energy_given_y_{mode}"], 1e-5, f"{checkpoint.name} energy given y {mode}")
-    if not count:
-        pytest.skip(f"no model with its _io.pt in {folder}")
 
 
-def test_public_methods_agree_with_the_features(folder):
-    for checkpoint, io, head in models(folder):
+def test_public_methods_agree_with_the_features(models):
+    for checkpoint, io, head in models:
         model = model_from(checkpoint, io["x"].shape[-1], head).eval()
         x = double(io["x"])
         assert_close(-model.energy(x), io["energy_eval"], 1e-5, checkpoint.name)
         assert_close(model.logits(x), io["logits_eval"], 1e-5, checkpoint.name)
 
 
-def test_gradient_with_respect_to_images(folder):
-    for checkpoint, io, head in models(folder):
+def test_gradient_with_respect_to_images(models):
+    for checkpoint, io, head in models:
         model = model_from(checkpoint, io["x"].shape[-1], head)
         x = double(io["x"]).requires_grad_(True)
         with model.frozen_weights():
@@ -165,8 +173,12 @@ def test_sgld(folder, energy_checkpoint):
             assert_stats(model, values[f"running_stats_{n_steps}"])
 
 
-def checksums(model: EnergyModel) -> dict[str, tuple[float, float]]:
-    return {name: (float(p.detach().sum()), float(p.detach().square().sum())) for name, p in model.named_parameters()}
+def assert_checksums(model: EnergyModel, theirs: dict[str, tuple], limit: float, what: str) -> None:
+    """Sums of squares of all parameters, relatively."""
+    ours, theirs = dict(model.named_parameters()), from_release_state(theirs)
+    assert set(ours) == set(theirs), what
+    for name, (_, square) in theirs.items():
+        assert relative(ours[name].square().sum(), square) <= limit, (what, name)
 
 
 def test_loss_gradients_and_steps(folder, energy_checkpoint):
@@ -180,8 +192,7 @@ def test_loss_gradients_and_steps(folder, energy_checkpoint):
 def check_variant(values: dict, variant: dict, key: str, checkpoint: Path) -> None:
     x_pos, start, x_lab = (double(values[name]) for name in ("x_pos", "start", "x_lab"))
     model = model_from(checkpoint, x_pos.shape[-1], "energy")
-    for name, (_, square) in from_release_state(values["param_checksum_before"]).items():
-        assert relative(checksums(model)[name][1], square) <= 1e-6, name
+    assert_checksums(model, values["param_checksum_before"], 1e-6, key)
     settings = Train.model_construct(
         **{key: values[key] for key in ("lr", "momentum", "weight_decay", "n_steps")},
         optimiser="sgd",
@@ -209,8 +220,7 @@ def check_variant(values: dict, variant: dict, key: str, checkpoint: Path) -> No
                 assert abs(float(ours) - float(theirs)) <= 1e-3 * max(abs(float(theirs)), x_neg.numel() ** 0.5), key
         optimiser.step()
         limit = 2e-5 if step == 1 else 1e-3
-        for name, (_, square) in from_release_state(variant[f"param_checksum_after_step{step}"]).items():
-            assert relative(checksums(model)[name][1], square) <= limit, (key, step, name)
+        assert_checksums(model, variant[f"param_checksum_after_step{step}"], limit, f"{key}, step {step}")
 
 
 def check_terms(terms: dict, x_neg: Tensor, values: dict, variant: dict, key: str) -> None:

@@ -92,13 +92,13 @@ def choose(train: Train, inputs: Inputs) -> Choices:
         made["plain"] = inputs.plain()
         indices, restarts = inputs.buffer.pick(len(made["plain"]), train.reinit_freq, inputs.generators["chains"])
         made |= {"chains": indices, "last": last_of(indices), "restarts": restarts}
-        shape = (len(indices), *inputs.data.shape)
-        made["fresh"] = torch.zeros(shape, device=device)
+        shape, dtype = (len(indices), *inputs.data.shape), inputs.buffer.images.dtype
+        made["fresh"] = torch.zeros(shape, device=device, dtype=dtype)
         if n := int(restarts.sum()):
             draws = inputs.init.sample(n, inputs.generators["initial draws"])
             made["fresh"][_sent(restarts.nonzero().squeeze(1), device)] = draws
         if train.noise_std:
-            made["noise"] = step_noise(shape, train.n_steps, inputs.generators["sgld noise"])
+            made["noise"] = step_noise(shape, train.n_steps, inputs.generators["sgld noise"], dtype)
     if train.pyx_weight:
         made["labelled"] = inputs.labelled()
         if train.augment_pad or train.augment_flip:

@@ -54,9 +54,11 @@ def sgld(
     return x.detach(), gradient.flatten(1).norm(dim=1).mean()
 
 
-def step_noise(shape: tuple[int, ...], n_steps: int, generator: torch.Generator) -> Tensor:
+def step_noise(
+    shape: tuple[int, ...], n_steps: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Standard normal noise for `n_steps` steps of a batch of `shape`, [n_steps, *shape], on the generator's device."""
-    noise = torch.empty(n_steps, *shape, device=generator.device)
+    noise = torch.empty(n_steps, *shape, device=generator.device, dtype=dtype)
     for eps in noise:
         torch.randn(shape, generator=generator, out=eps)
     return noise

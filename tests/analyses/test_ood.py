@@ -339,6 +339,7 @@ def test_stage_without_a_classifier_and_without_labels(run, trained, digits):
     run.write_images("test.npz", digits.images[:70])
     assert look(run) == 0
     assert run.record()["class_probability"] == {"status": "no classifier: pyx_weight is 0"}
+    assert list(by_set(run.record())) == ["other_digits", "interpolated", "constant", "noise"]
     for about in by_set(run.record()).values():
         assert list(about["scores"]) == ["negative_energy", "negative_gradient_norm"]
         assert about["scores"]["negative_energy"]["status"] == "ok"

@@ -206,6 +206,16 @@ def test_features_of_chosen_images_are_theirs_in_that_order(digits, network):
     assert all(torch.equal(a, b) for a, b in zip(found, without, strict=True))
 
 
+def test_statistics_are_the_mean_and_the_covariance_that_fid_is_defined_by(digits, network):
+    """Divided by N - 1, as numpy.cov does, which the packages call."""
+    with torch.no_grad():
+        rows = network(digits.images[:40])[0].double()
+    mean, cov, *_ = extract(network, digits.images[:40], 7)
+    assert torch.allclose(mean, rows.mean(0), atol=1e-6)
+    assert torch.allclose(cov, torch.cov(rows.T), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(cov, torch.cov(rows.T, correction=0), rtol=1e-4, atol=1e-6)
+
+
 def test_noise_is_further_from_the_data_than_data(digits, network):
     half = len(digits) // 2
     reference = extract(network, digits.images[:half], 500)[:2]

@@ -28,7 +28,7 @@ def inputs_of(digits, n: int = 16) -> Inputs:
         digits,
         lambda: next(plain) * n + torch.arange(n),
         lambda: next(labelled) + torch.arange(n),
-        ReplayBuffer(init.sample(50, generator_for("buffer", 0))),
+        ReplayBuffer(init.sample(30, generator_for("buffer", 0))),
         init,
         {purpose: generator_for(purpose, 0) for purpose in purposes},
     )
@@ -88,7 +88,7 @@ def test_samples_go_back_to_the_chains_that_were_picked(digits):
     algorithm = Algorithm(choose=lambda *args: chosen.append(Algorithm().choose(*args)) or chosen[0])
     _, inputs, _, x_neg = one_iteration(digits, algorithm, train)
     picked = chosen[0].chains.tolist()
-    assert 0 < len(set(picked)) < len(before)
+    assert 0 < len(set(picked)) < len(picked) < len(before)  # one of them twice
     last = dict(zip(picked, x_neg, strict=True))
     for index, image in enumerate(inputs.buffer.images):
         assert torch.equal(image, last.get(index, before[index])), index

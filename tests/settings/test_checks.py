@@ -378,7 +378,8 @@ def test_a_data_set_and_its_stages_are_checked_together(source, sections, messag
     ],
 )
 def test_what_is_not_used_or_not_known_is_left_to_the_stages(source, sections):
-    check_params(FILE, project_set(source, **sections))
+    loaded = check_params(FILE, project_set(source, **sections))
+    assert loaded.resolve("dataset", "other").dataset.source == source
 
 
 def run_of(train: dict, **sections: dict) -> dict:
@@ -427,7 +428,8 @@ def test_a_run_and_its_sections_are_checked_together(train, sections, message):
     ],
 )
 def test_unusual_runs_that_can_be_are_accepted(train, sections):
-    check_params(FILE, run_of(train, **sections))
+    found = check_params(FILE, run_of(train, **sections)).resolve("train", "mjem").train
+    assert {key: getattr(found, key) for key in train} == train
 
 
 def test_data_without_labels_train_no_classifier():
@@ -435,7 +437,7 @@ def test_data_without_labels_train_no_classifier():
     with_run(content, "faces", {"method": "M", "dataset": "other", "train": {"pyx_weight": 1.0}})
     assert "runs.faces: train.pyx_weight: is 1, expected 0: the data set has no labels" in refusal(content)
     content["suite"]["trained"]["faces"]["train"]["pyx_weight"] = 0.0
-    check_params(FILE, content)
+    assert "faces" in check_params(FILE, content).trained
 
 
 @pytest.mark.parametrize("kind", ["trained", "imported"])
@@ -521,7 +523,7 @@ def test_imported_runs_are_not_held_to_what_only_training_needs():
     released = {"method": "released", "dataset": "digits", "checkpoint": "a.pt"}
     content["suite"] |= {"trained": {}, "imported": {"released": released}}
     content["suite"]["analysed"] = {}
-    check_params(FILE, content)
+    assert set(check_params(FILE, content).runs) == {"released"}
 
 
 # ---------------------------------------------------------------- as text

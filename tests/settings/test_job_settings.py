@@ -6,8 +6,9 @@ import pytest
 from smoke import ROOT
 
 from mebm.settings import schema, stages
+from mebm.settings.reading import parse
 from mebm.settings.stages import ANALYSIS_STAGES, STAGES, AnalysisSettings, _of_analysis
-from mebm.settings.suite import load_params
+from mebm.settings.suite import Params, check_params
 
 
 class Brightness(schema.Analysis):
@@ -33,10 +34,21 @@ def test_every_analysis_has_its_section_and_the_means_to_compute():
         assert {stage, "compute"} <= set(settings.sections())
 
 
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """The project's own, with an imported run, which its suites have none of."""
+    path = ROOT / "params.yaml"
+    content = parse(path.read_text())
+    released = {"method": "released", "dataset": "mnist", "checkpoint": "released.pt"}
+    content["suite"]["imported"] = {"released": released}
+    return check_params(path, content)
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_job_gets_values_of_the_types_that_its_class_says(stage):
-    params = load_params(ROOT / "params.yaml")
-    for name in [name for of, name in params.jobs() if of == stage]:
+def test_every_job_gets_values_of_the_types_that_its_class_says(params, stage):
+    names = [name for of, name in params.jobs() if of == stage]
+    assert names
+    for name in names:
         told = params.resolve(stage, name)
         assert type(told) is STAGES[stage]
         assert STAGES[stage].model_validate({key: getattr(told, key) for key in STAGES[stage].model_fields}) == told

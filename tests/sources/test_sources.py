@@ -430,6 +430,7 @@ def test_a_mirror_replaces_the_address():
 
 
 def test_what_is_said_of_a_source_is_plausible():
+    assert "cifar10" in sources.names()
     for name in sources.names():
         about = sources.about(name)
         assert about.channels in (1, 3), name

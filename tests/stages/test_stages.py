@@ -22,7 +22,7 @@ from mebm.files import sha256, write_text
 from mebm.measure.features import load_network
 from mebm.method.energy import ARCHITECTURE, build_model
 from mebm.settings.suite import load_params
-from mebm.training.checkpoint import Checkpoint, save_checkpoint
+from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stages import (
     accuracy,
     baseline,
@@ -154,6 +154,16 @@ def test_records_hold_values_and_conditions(made):
     assert 0 <= accuracy_record["accuracy"] <= 1
     assert accuracy_record["n_images"] == 300
     assert accuracy_record["bn_stats"] == "running"
+
+
+def test_the_reference_is_that_of_all_training_images(made):
+    network = load_network(made / "data" / "features.pt")
+    with torch.no_grad():
+        rows = network(torch.from_numpy(np.load(made / "data" / "train.npz")["images"]))[0].double().numpy()
+    with np.load(made / "data" / "reference.npz") as reference:
+        assert reference["count"] == len(rows) == 1497
+        assert np.allclose(reference["mu"], rows.mean(0), atol=1e-5)
+        assert np.allclose(reference["sigma"], np.cov(rows, rowvar=False), atol=1e-5)
 
 
 def test_pictures_and_log_are_written(made):
@@ -387,6 +397,10 @@ def test_protocols(made, smoke_params, tmp_path, capsys, run, by):
     )
     assert not torch.equal(whole, ordered)
     assert 0 < (whole.double().mean() - ordered.double().mean()) < 1
+    chains = load_checkpoint(out / "checkpoint.pt").replay_buffer
+    assert torch.equal(whole, ((chains + 1) * 127.5).round().byte())
+    truncated = {image.tobytes() for image in ((chains + 1) * 127.5).trunc().byte().numpy()}
+    assert {image.tobytes() for image in ordered.numpy()} == truncated
     argv = ["--images", str(tmp_path / "sample" / "images"), "--manifest", str(tmp_path / "sample" / "manifest.json")]
     argv += ["--features", str(data / "features.pt"), "--reference", str(data / "reference.npz")]
     assert quality.main([*common, *argv, "--out", str(tmp_path / "quality.json")]) == 0
