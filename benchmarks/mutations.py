@@ -50,37 +50,36 @@ FAULTS = (
     Fault(
         "the buffer is never written back",
         "mebm/method/iteration.py",
-        "    inputs.buffer.write(drawn.indices, x_neg)\n",
+        "    inputs.buffer.write(choices.chains, choices.last, x_neg)\n",
         "",
         (REPLAY, ITERATION),
     ),
     Fault(
         "no chain restarts",
         "mebm/method/iteration.py",
-        "            train.reinit_freq,\n",
-        "            0.0,\n",
+        "train.reinit_freq, inputs.generators",
+        "0.0, inputs.generators",
         (REPLAY,),
     ),
     Fault(
         "x+ is augmented",
         "mebm/method/iteration.py",
-        "        x_pos = bytes_to_unit(inputs.data.images[inputs.plain()])\n",
-        "        plain, options = inputs.data.images[inputs.plain()], (train.augment_pad, train.augment_flip)\n"
-        '        x_pos = bytes_to_unit(augment(plain, *options, inputs.generators["augmentation"]))\n',
+        "        x_pos = bytes_to_unit(inputs.data.images[choices.plain])\n",
+        "        x_pos = bytes_to_unit(inputs.data.images[choices.plain].roll(1, -1))\n",
         (REPLAY,),
     ),
     Fault(
         "labelled images are not augmented",
         "mebm/method/iteration.py",
-        "views = augment(inputs.data.images[picked], train.augment_pad, train.augment_flip, crop)",
-        "views = inputs.data.images[picked]",
+        "        if choices.rows is not None:\n",
+        "        if False:\n",
         (REPLAY,),
     ),
     Fault(
         "grad_bound is not passed on",
         "mebm/method/iteration.py",
-        "train.noise_std, train.grad_bound, noise)",
-        "train.noise_std, None, noise)",
+        "train.noise_std, train.grad_bound, drawn.noise)",
+        "train.noise_std, None, drawn.noise)",
         (REPLAY,),
     ),
     Fault(
@@ -134,13 +133,9 @@ FAULTS = (
         "        step = gradient if grad_bound is None else gradient.clamp(-grad_bound, grad_bound)\n"
         "        x = x.detach() - step_size * step\n"
         "        if noise_std:\n"
-        "            if noise is None:\n"
-        "                noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)\n"
         "            x += noise_std * noise\n",
         "        step, x = gradient, x.detach()\n"
         "        if noise_std:\n"
-        "            if noise is None:\n"
-        "                noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)\n"
         "            step = step - noise_std / step_size * noise\n"
         "        x = x - step_size * (step if grad_bound is None else step.clamp(-grad_bound, grad_bound))\n",
         (REPLAY,),
@@ -161,15 +156,15 @@ FAULTS = (
     Fault(
         "of a chain picked twice the first result stays",
         "mebm/method/buffer.py",
-        "for position, index in enumerate(indices)}",
-        "for position, index in reversed(list(enumerate(indices)))}",
+        "for position, number in enumerate(numbers)}",
+        "for position, number in reversed(list(enumerate(numbers)))}",
         (REPLAY, BUFFER, ITERATION),
     ),
     Fault(
         "restarts with the chance 1 - reinit_freq",
         "mebm/method/buffer.py",
-        "generator=generator) < reinit_freq)",
-        "generator=generator) > reinit_freq)",
+        "generator=generator) < reinit_freq\n",
+        "generator=generator) > reinit_freq\n",
         (REPLAY, BUFFER),
     ),
     # the objective
@@ -246,8 +241,8 @@ FAULTS = (
     Fault(
         "momentum is left out",
         "mebm/method/schedule.py",
-        "train.lr, train.momentum, **options",
-        "train.lr, **options",
+        "rate, train.momentum, **options",
+        "rate, **options",
         (REPLAY, SCHEDULE, ORACLE),
     ),
     Fault(
@@ -271,7 +266,7 @@ FAULTS = (
         "return rate * (iteration + 1) / warmup_iters",
         (REPLAY, SCHEDULE, ORACLE),
     ),
-    Fault("the rate is never set", "mebm/training/loop.py", 'group["lr"] = rate', "pass", (REPLAY,)),
+    Fault("the rate is never set", "mebm/training/loop.py", "    run.set_rate(rate)\n", "", (REPLAY,)),
     Fault(
         "an epoch is a pass of x+",
         "mebm/method/schedule.py",
@@ -331,14 +326,20 @@ FAULTS = (
         "z, self.factor)",
         (REPLAY, GAUSSIAN, ORACLE),
     ),
-    Fault("draws are not clipped", "mebm/method/gaussian.py", ".clamp_(-1, 1)", "", (REPLAY, GAUSSIAN, ORACLE)),
+    Fault(
+        "draws are not clipped",
+        "mebm/method/gaussian.py",
+        "self.factor.T).clamp_(-1, 1)",
+        "self.factor.T)",
+        (REPLAY, GAUSSIAN, ORACLE),
+    ),
     Fault("blocks of 4 from 64 pixels on", "mebm/method/gaussian.py", "(99, 2)", "(99, 4)", (REPLAY, GAUSSIAN, ORACLE)),
     # what is scored
     Fault(
         "`full` says that it truncates",
         "mebm/measure/selection.py",
-        '{"rounding": "nearest", "selection": None',
-        '{"rounding": "truncate", "selection": None',
+        '"rounding": "nearest"',
+        '"rounding": "truncate"',
         (SELECTION, f"{STAGES}::test_protocols"),
     ),
     Fault(

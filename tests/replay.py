@@ -201,6 +201,8 @@ class Replay:
         row |= {"energy_l2": regularisation.item(), "cross_entropy": cross_entropy.item()}
         row |= {"energy_gap": row["energy_pos"] - row["energy_neg"]}
         row |= {"x_neg_min": x_neg.min().item(), "x_neg_max": x_neg.max().item()}
+        row |= {"x_neg_saturated": ((x_neg == -1) | (x_neg == 1)).double().mean().item()}
+        row |= {"x_pos_saturated": ((self.images == 0) | (self.images == 255)).double().mean().item()}
         row |= {"weight_grad_norm": sum((g**2).sum().item() for g in gradients if g is not None) ** 0.5}
         self.iteration += 1
         return row

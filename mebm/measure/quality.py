@@ -51,10 +51,10 @@ class QualityMeter:
     ) -> dict:
         """Distance, score and share of each class as the feature network predicts it, of uint8 [N, C, H, W].
 
-        With `neighbours` also precision and recall, of as many images as training images (docs/method.md, Precision
-        and recall). A `warning` says so where the images are too few for a covariance of full rank. Fewer images than
-        splits raise MetricError, and a single one DataError; with `few` what is not defined is null, and `status` says
-        why.
+        With `neighbours` also precision and recall, of as many images as training images
+        (docs/method.md, Precision and recall). A `warning` says so where the images are too few for a covariance of
+        full rank. Fewer images than splits raise MetricError, and a single one DataError; with `few` what is not
+        defined is null, and `status` says why.
         """
         if few and len(images) < 2:
             return {**self.missing("a distance and a score need more than 1 image"), "n_images": len(images)}

@@ -1,5 +1,7 @@
-"""Where chains start: a Gaussian fitted to the images, one for each class, or uniform noise (docs/method.md, Initial
-distribution)."""
+"""Where chains start: a Gaussian fitted to the images, one for each class, or uniform noise.
+
+docs/method.md, Initial distribution.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Averaged weights of a training: kept beside the weights, and made a checkpoint of their own (docs/method.md)."""
+"""Averaged weights of a training, and the checkpoint made of them (docs/method.md, Averaged weights)."""
 
 from collections.abc import Iterable
 from pathlib import Path

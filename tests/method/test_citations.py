@@ -7,7 +7,7 @@ from smoke import ROOT
 
 def test_every_section_that_is_cited_is_there():
     page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    sections = re.findall(r"^###? (.+)$", page, re.MULTILINE)
     modules = [*(ROOT / "mebm").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
     texts = (path.read_text(encoding="utf-8") for path in modules)
     cited = {words for text in texts for words in re.findall(r"docs/method\.md, (.+)", text)}
