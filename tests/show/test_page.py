@@ -56,11 +56,13 @@ def build(folder: Path, content: dict | None = None) -> Path:
         for part, fcd in (("initial", 24.0), ("heldout", 0.25)):
             record = {"fcd": fcd, "classifier_score": 5.0, "n_images": 100, "n_reference": 1497}
             record |= {"reference_split": "train", "features_accuracy": 0.871, "features_warning": "87.1 % is <low>"}
+            record |= {"precision": 0.9, "recall": 0.8, "neighbours": 3, "n_features": 100}
             write_json(results / "baseline" / name / f"{part}.json", record)
             save_grid(results / "baseline" / name / f"{part}.png", pictures(100), 10)
     for seed, (name, entry) in enumerate({**suite["trained"], **suite["imported"]}.items()):
         classifies = "train" in entry
         record = {"full": {"fcd": 10.0 - 9 * seed, "classifier_score": 4.0, "n_images": 100}}
+        record["full"] |= {"precision": 0.7, "recall": 0.6 if seed else None}
         record["full"] |= {"fid": record["full"].pop("fcd"), "is_mean": 4.0} if suite["tables"] != ["demo"] else {}
         write_json(folder / "quality.json", record)
         accuracy = {"accuracy": 0.9 if classifies else None, "loss": 0.3 if classifies else None, "n_images": 300}
@@ -232,6 +234,15 @@ def test_what_was_not_made_or_does_not_apply_is_left_out(page):
     assert accuracy in text
     start = text.index('id="mebm-curves"')
     assert "accuracy" not in text[start : text.index("</section>", start)]
+
+
+def test_precision_and_recall_stand_beside_distance_and_score(page):
+    text = text_of(page)
+    numbers = ("fcd&nbsp;0.25", "classifier score&nbsp;5.00", "precision&nbsp;0.90", "recall&nbsp;0.80")
+    assert f"Held-out real images. {', '.join(numbers)}" in text
+    numbers = ("fcd&nbsp;1.00", "classifier score&nbsp;4.00", "precision&nbsp;0.70", "recall&nbsp;0.60")
+    assert f"Measured: {', '.join(numbers)}, accuracy&nbsp;90.00 %." in text
+    assert "precision&nbsp;0.70." in text  # of a run whose recall is null
 
 
 def test_numbers_conditions_and_warnings_of_an_analysis(page):
