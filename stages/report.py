@@ -20,7 +20,7 @@ from mebm.settings.suite import load_params
 from mebm.show import tables
 from mebm.show.report.page import Analysis, JobPictures, Overview, Run, read_table, render, shown
 from mebm.show.rows import DASH
-from mebm.show.summaries import MANIFOLD, QUALITY, Measured, Spent, Summary, label
+from mebm.show.summaries import QUALITY, Measured, Spent, Summary, label
 from mebm.training.devices import visible_ids
 from stages import cli
 
@@ -174,7 +174,7 @@ class _Page:
 
 def _quality(record: dict) -> list[tuple[str, str]]:
     """The numbers of a metric record that head a run or a baseline."""
-    keys = [key for key in (*QUALITY, *MANIFOLD) if record.get(key) is not None]
+    keys = [key for key in QUALITY if record.get(key) is not None]
     known = [(label(key, arrow=False), f"{record[key]:.2f}") for key in keys]
     if record.get("accuracy") is not None:
         known.append(("accuracy", f"{100 * record['accuracy']:.2f} %"))
