@@ -29,8 +29,7 @@ BUFFER, ENERGY, GAUSSIAN, LOSS, ITERATION, SCHEDULE, SGLD = (
     f"tests/method/test_{name}.py" for name in ("buffer", "energy", "gaussian", "loss", "iteration", "schedule", "sgld")
 )
 ORACLE, IMAGES, PAPER = "tests/test_oracle.py", "tests/data/test_images.py", "tests/settings/test_paper_values.py"
-INCEPTION, METRICS = "tests/measure/test_inception.py", "tests/measure/test_metrics.py"
-EVALUATION, SELECTION = "tests/measure/test_evaluation.py", "tests/measure/test_selection.py"
+EVALUATION, METRICS, SELECTION = (f"tests/measure/test_{name}.py" for name in ("evaluation", "metrics", "selection"))
 STAGES, LOOP = "tests/stages/test_stages.py", "tests/training/test_loop.py"
 
 
@@ -382,7 +381,7 @@ FAULTS = (
         "mebm/measure/metrics.py",
         "- 2 * trace_root",
         "- trace_root",
-        (METRICS, INCEPTION, ORACLE),
+        (METRICS, ORACLE),
     ),
     Fault(
         "the score without its permutation",

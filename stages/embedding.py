@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from mebm.analyses.embedding import GROUPS, intrusion, layout, mixing, scatter, separability, violins
-from mebm.analyses.pictures import classify
 from mebm.data.images import load_images
 from mebm.errors import MetricError, ParamsError
 from mebm.figures.plots import figure, message
 from mebm.files import sha256, write_json
 from mebm.measure.evaluation import score
+from mebm.measure.selection import classify
 from mebm.method.gaussian import load_init
 from mebm.seeds import choice, generator_for
 from mebm.settings.stages import AnalysisSettings

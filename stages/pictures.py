@@ -8,7 +8,6 @@ import sys
 from mebm.analyses.pictures import (
     class_shares,
     class_summary,
-    classify,
     draw_groups,
     draw_text,
     energy_summary,
@@ -18,6 +17,7 @@ from mebm.analyses.pictures import (
 from mebm.data.images import unit_to_bytes
 from mebm.files import sha256, write_json
 from mebm.measure.evaluation import score
+from mebm.measure.selection import classify
 from mebm.settings.stages import AnalysisSettings
 from mebm.training.checkpoint import load_checkpoint
 from stages import cli

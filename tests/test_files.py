@@ -14,7 +14,7 @@ import smoke
 import yaml
 
 from mebm.__main__ import main
-from mebm.analyses.curves import read_epochs, read_log
+from mebm.analyses.curves import LOG_COLUMNS, read_epochs, read_log
 from mebm.commands import cost
 from mebm.data.images import load_images
 from mebm.engine import records
@@ -214,7 +214,7 @@ def test_a_pipe_is_no_parameter_file(tmp_path):
     refused(lambda: load_params(tmp_path / "params.yaml"), tmp_path / "params.yaml", ParamsError)
 
 
-LOG = "iteration,energy_pos,energy_neg,energy_gap,grad_norm,loss,cross_entropy\n"
+LOG = ",".join(LOG_COLUMNS) + "\n"
 EPOCHS = "epoch,iteration,accuracy,loss\n"
 
 
@@ -234,7 +234,7 @@ EPOCHS = "epoch,iteration,accuracy,loss\n"
         ["1,1,one"],
         ["99999999999999999999999"],
         ["1e300,1e300"],
-        ["1,1,1,1,1,1,1,1,1"],
+        [",".join("1" * 12)],
     ],
 )
 def test_logs_that_are_damaged(tmp_path, reader, head, rows):

@@ -16,18 +16,6 @@ CELL = 64  # pixels to which a small image is enlarged, at most
 DPI = 100
 
 
-def classify(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted class, int64 [N], and its probability, float64 [N], from class logits [N, n_classes].
-
-    In float64, because in float32 most probabilities of a good classifier are the same 1. Raises MetricError for
-    logits that are not finite.
-    """
-    if not bool(logits.isfinite().all()):
-        raise MetricError("class logits of the replay buffer are not finite; the run's weights have diverged")
-    probability, predicted = logits.double().softmax(dim=1).max(dim=1)
-    return predicted, probability
-
-
 def ranked(values: Tensor, n: int, *, largest: bool) -> Tensor:
     """Indices of the n largest, or smallest, values [N], in that order; equal values keep theirs."""
     return values.argsort(descending=largest, stable=True)[:n]

@@ -32,6 +32,18 @@ def _finite(probabilities: Tensor) -> Tensor:
     return probabilities
 
 
+def classify(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted class, int64 [N], and its probability, float64 [N], from class logits [N, n_classes].
+
+    In float64, because in float32 most probabilities of a good classifier are the same 1. Raises MetricError for
+    logits that are not finite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise MetricError("class logits of the replay buffer are not finite; the run's weights have diverged")
+    probability, predicted = logits.double().softmax(dim=1).max(dim=1)
+    return predicted, probability
+
+
 def select(protocol: str, probabilities: Tensor, head_is_trained: bool) -> tuple[Tensor, dict]:
     """Indices of the images that a protocol scores, and its conditions for the record.
 

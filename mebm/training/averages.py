@@ -75,6 +75,8 @@ def read_any(
     shape: (C, H, W) of the run's data set; n_classes: its classes, 0 without labels, None where that is not known yet.
     Raises CheckpointError for any other file, by what does not fit.
     """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such file; put the checkpoint there, or give another path")
     if not is_ours(path):
         return read_release(path, train.model_dump(), shape, n_classes or 0), False
     checkpoint = load_checkpoint(path, device)

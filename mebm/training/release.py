@@ -20,8 +20,6 @@ def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_c
     without executing pickled code. Raises CheckpointError for a file that is not one, a parameter that is missing,
     too many or of another shape, by the name in the file, and a buffer that does not hold such images in [-1, 1].
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such file; put the checkpoint there, or give another path")
     record = read_torch(path, "checkpoint", "get it again")
     keys = {"model_state_dict", "replay_buffer"}
     if not isinstance(record, dict) or not keys <= set(record):

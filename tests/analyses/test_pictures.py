@@ -16,7 +16,6 @@ from PIL import Image
 from mebm.analyses.pictures import (
     class_shares,
     class_summary,
-    classify,
     draw_groups,
     energy_summary,
     ranked,
@@ -24,6 +23,7 @@ from mebm.analyses.pictures import (
 )
 from mebm.data.images import unit_to_bytes
 from mebm.errors import MetricError
+from mebm.measure.selection import classify
 from mebm.method.energy import build_model
 from mebm.training.checkpoint import Checkpoint, save_checkpoint
 from stages import pictures

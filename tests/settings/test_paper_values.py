@@ -16,7 +16,7 @@ CIFAR10 = {  # M-EBM, K = 5
     **{"init": "gaussian", "n_steps": 5, "step_size": 1.0, "noise_std": 0.001, "grad_bound": 1.0},
     **{"buffer_size": 10_000, "reinit_freq": 0.05},
     **{"batch_size": 64, "label_batch_size": 128, "augment_pad": 4, "augment_flip": True},
-    **{"epochs": 200, "optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "precision": "float32"},
+    **{"epochs": 200, "optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
     **{"warmup_iters": 1000, "decay_epochs": [60, 120, 180], "decay_factor": 0.2},
 }
 K2 = {"n_steps": 2, "l2_coeff": 0.1, "noise_std": 0.0}
@@ -66,6 +66,11 @@ def values(section, keys) -> dict:
     return {key: getattr(section, key) for key in keys}
 
 
+def test_training_is_in_bf16(paper):
+    """The one setting that is not the release's: docs/performance.md says why it may be."""
+    assert {paper.resolve("train", name).train.precision for name in RUNS} == {"bf16"}
+
+
 def test_the_runs_are_those_of_the_list(paper):
     assert {name: run.dataset for name, run in paper.trained.items()} == {name: of for name, (of, _) in RUNS.items()}
     for run in ("mebm_cifar10", "mjem_cifar10"):
@@ -79,8 +84,8 @@ def test_a_run_trains_with_the_published_values(paper, name):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_scored_by_the_published_protocol_and_by_the_whole_buffer(paper, name):
-    sample = paper.resolve("sample", name).sample
-    assert (set(sample.protocols), sample.keep_ratio) == ({"full", "release"}, 0.9)
+    published = ["release_0.9", "release_10000"] if RUNS[name][1].get("pyx_weight") else []  # which need a class head
+    assert paper.resolve("sample", name).sample.protocols == ["full", *published]
     assert values(paper.resolve("quality", name).quality, SCORES) == SCORES
 
 

@@ -109,6 +109,7 @@ def test_training_does_what_is_published(case):
 
     assert max(row["epoch"] for row in rows) == (2 if iterations == 10 else 1)
     assert any(row["epoch"] and row["iteration"] < train.warmup_iters for row in rows)
+    assert iterations > len(data) // train.batch_size  # into a second pass of x+
     happened = {"gradients bounded", "gradients not bounded", "pixels clipped", "pixels not clipped"}
     happened |= {"restarts", "chains picked again"} | ({"augmented images"} if train.pyx_weight else set())
     assert {what for what, count in replay.seen.items() if count} == happened
