@@ -84,7 +84,7 @@ def test_a_run_trains_with_the_published_values(paper, name):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_scored_by_the_published_protocol_and_by_the_whole_buffer(paper, name):
-    published = ["release_0.9", "release_10000"] if RUNS[name][1].get("pyx_weight") else []  # which need a class head
+    published = ["release_0.9", "release_10000"] if RUNS[name][1] == M_JEM else []  # by its class head
     assert paper.resolve("sample", name).sample.protocols == ["full", *published]
     assert values(paper.resolve("quality", name).quality, SCORES) == SCORES
 
