@@ -200,11 +200,13 @@ def _said(node: object, quiet: bool = False) -> str:
         items = _statements(node) if node and all(isinstance(item, ast.stmt) for item in node) else node
         return "[" + ",".join(_said(item, quiet) for item in items) + "]"
     if not isinstance(node, ast.AST):
-        return repr(node)
+        return ascii(node)  # what is printable differs between versions of Python
     if isinstance(node, ast.Constant):
-        return "text" if quiet and isinstance(node.value, str) else f"{type(node.value).__name__} {node.value!r}"
+        return "text" if quiet and isinstance(node.value, str) else f"{type(node.value).__name__} {node.value!a}"
     if quiet and isinstance(node, ast.JoinedStr):
         return "text"
+    if isinstance(node, ast.JoinedStr):
+        node = ast.JoinedStr([part for part in node.values if getattr(part, "value", None) != ""])
     quiet = quiet or isinstance(node, ast.Raise)
     ignored = {"ctx", "kind", "type_comment"}
     if isinstance(node, ast.arg):
@@ -212,6 +214,6 @@ def _said(node: object, quiet: bool = False) -> str:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         ignored.add("returns")
     fields = ((name, getattr(node, name, None)) for name in node._fields if name not in ignored)
-    # what is empty is left out, since newer versions of Python know more fields
+    # What is empty is left out: newer versions of Python know more fields, and some end an f-string in an empty text.
     said = [f"{name}={_said(value, quiet)}" for name, value in fields if value is not None and value != []]
     return f"{type(node).__name__}({','.join(said)})"
