@@ -1,15 +1,33 @@
-# `make` runs the demo, `make test` the tests, `make test-wide` those of more data, more faults and longer runs. All set up
-# .venv first, once.
-PYTHON ?= python3.11
+# `make` runs the demo, `make test` the tests, `make test-wide` those of more data, more faults and longer runs,
+# `make test-numbers` the fast ones of what computes. All set up the environment first, once. `make clean` says what lies
+# here and removes nothing. docs/install.md explains the variables.
+PYTHON ?=
+VENV = .venv
+PIP = $(VENV)/bin/python -m pip
+TORCH =
+TORCH_INDEX =
+# In order of preference: the first is tested most.
+PYTHONS = python3.11 python3.12 python3.13 python3
 # Paths are relative, and the shell writes the absolute one, so that blanks and signs in the folder's path are safe.
 # Snakemake needs a cache, which lies in the folder where the user's home cannot be written, and the user's name.
 CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}
-in_venv = @echo '$(1)'; export PATH="$$PWD/.venv/bin:$$PATH"; \
+in_venv = @echo '$(1)'; export PATH="$$PWD/$(VENV)/bin:$$PATH"; \
   { mkdir -p "$(CACHE)" && test -w "$(CACHE)"; } 2>/dev/null || export XDG_CACHE_HOME="$$PWD/.snakemake/cache"; \
   id -un >/dev/null 2>&1 || export USER="$${USER:-$$(id -u)}"; $(1)
+# Sets $$python to one that runs (names of pyenv may not), can make an environment and is of a version that is tested.
+find_python = for python in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+  "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && break; \
+  found="$$found, $$python $$("$$python" -c 'import platform; print("is", platform.python_version())' 2>/dev/null || echo 'is not there')"; \
+  python=; done; test -n "$$python" || { printf 'error: Python 3.11 to 3.13 with its module venv is needed, but %s; %s\n' \
+  "$${found\#, }" "install one, or name it: make PYTHON=..." >&2; exit 1; }
+# The lock without PyTorch and what only its build with CUDA needs, and in place of them what TORCH or TORCH_INDEX ask for.
+without_torch = awk '/^[^ \#]/ {left_out = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/} !left_out'
+torch = $(if $(TORCH),'torch==$(TORCH).*' torchvision,$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\1/p' requirements.lock))
+NUMBERS = tests/data tests/method tests/measure tests/training tests/settings tests/sources tests/analyses tests/stages \
+  tests/engine/test_code.py tests/engine/test_records.py
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-wide install place
+.PHONY: demo test test-wide test-numbers install place clean clean-results clean-cache clean-environment
 demo: install
 	$(call in_venv,snakemake)
 	$(call in_venv,python -m mebm show)
@@ -23,7 +41,13 @@ test: install
 test-wide: install
 	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "wide and not gpu")
 
-install: .venv/.installed
+test-numbers: install
+	$(call in_venv,python -m pytest --numprocesses 2 -m "not gpu and not slow" $(NUMBERS))
+
+install: $(VENV)/.installed
+	@test -z "$(PYTHON)" || { $(find_python); version='import sys; print("%d.%d" % sys.version_info[:2])'; \
+	asked=$$("$$python" -c "$$version"); has=$$($(VENV)/bin/python -c "$$version"); test "$$asked" = "$$has" || { \
+	echo "error: $(VENV) has Python $$has, and PYTHON=$(PYTHON) is Python $$asked; run \`make clean-environment\` first" >&2; exit 1; }; }
 
 # Braces stop DVC's progress bars, a colon splits PATH, and in pip's scripts the others stand for something else.
 place:
@@ -31,13 +55,19 @@ place:
 	printf 'error: %s: a path must not hold any of { } : " ` $$; move the folder, or clone it elsewhere\n' "$$(pwd -P)" >&2; \
 	exit 1;; esac
 
-# A folder without git (a source archive) still runs: DVC then works without it.
-.venv/.installed: requirements.lock pyproject.toml | place
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or name it: make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import os; os.getcwd().encode()' 2>/dev/null || { echo "error: this folder's path is not UTF-8; rename what is not, or clone it elsewhere" >&2; exit 1; }
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "installing into .venv: about 6 GB, some minutes"
-	.venv/bin/python -m pip install --quiet --requirement requirements.lock
-	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	git rev-parse --git-dir >/dev/null 2>&1 || .venv/bin/dvc config --local core.no_scm true
+# A folder without git (a source archive) still runs: DVC then works without it. An environment without pip was left half made.
+$(VENV)/.installed: requirements.lock pyproject.toml | place
+	@$(find_python); "$$python" -c 'import os; os.getcwd().encode()' 2>/dev/null || \
+	{ echo "error: this folder's path is not UTF-8; rename what is not, or clone it elsewhere" >&2; exit 1; }; \
+	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)
+	@echo "installing into $(VENV): about $(if $(TORCH_INDEX),1 GB without CUDA,6 GB), some minutes"
+	@$(if $(TORCH)$(TORCH_INDEX),$(without_torch),cat) requirements.lock > $(VENV)/requirements.lock
+	VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-deps --require-hashes --requirement $(VENV)/requirements.lock
+	$(if $(TORCH)$(TORCH_INDEX),VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') $(torch))
+	VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	git rev-parse --git-dir >/dev/null 2>&1 || $(VENV)/bin/dvc config --local core.no_scm true
 	touch $@
+
+clean clean-results clean-cache clean-environment:
+	@python=$(VENV)/bin/python; $$python -c '' 2>/dev/null || { $(find_python); }; \
+	"$$python" -m mebm.engine.clean $(patsubst clean-%,%,$(filter clean-%,$@))
