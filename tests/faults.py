@@ -347,7 +347,7 @@ def engine_dies(folder: Path, expected: dict, tally: Tally) -> None:
 
 
 def two_users(root: Path, made: Path, expected: dict, tally: Tally) -> None:
-    """Two users of a group, each with a clone, one cache by symbolic links: both one's commands end as a single one's."""
+    """Two users of a group, each with a clone, one cache by symbolic links: all commands end as those of one user."""
     root.mkdir()
     root.chmod(0o755)
     cache = Path(shutil.copytree(made / ".dvc" / "cache", root / "cache"))
