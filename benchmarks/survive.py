@@ -30,7 +30,7 @@ def training(root: Path, kills: int, epochs: int, rng: random.Random, tally: fau
         folder = faults.make(root / f"training_{engine}", epochs)
         faults.kill_at_random(folder, engine, kills, rng, tally)
         faults.truncate_newest(folder, tally)
-        faults.finish(folder, engine, expected, tally, f"kills under {engine}")
+        faults.finish(folder, engine, kills, expected, tally)
         print(tally.text(), flush=True)
     if os.getuid() == 0:
         faults.full_disk(reference, expected, tally)

@@ -32,22 +32,25 @@ BUSY = "is at work in this folder; wait for it, or stop it first"
 
 @dataclass
 class Tally:
-    """Faults by name: how many were injected, and those after which something was lost."""
+    """Faults by name: how many were tried, and those after which something was lost."""
 
-    injected: dict[str, int] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
 
     def add(self, fault: str, survived: bool = True, why: str = "") -> None:
-        self.injected[fault] = self.injected.get(fault, 0) + 1
+        self.tried[fault] = self.tried.get(fault, 0) + 1
         if not survived:
             self.lost.append(f"{fault}: {why}")
 
+    def lose(self, faults: str, kills: int, why: str) -> None:
+        """After a series of kills, which were added one by one, the end was not the uninterrupted one."""
+        self.lost += [f"{faults}: {why}"] * kills
+
     def text(self) -> str:
-        total = sum(self.injected.values())
-        lines = [f"{count:4} {fault}" for fault, count in self.injected.items()]
-        return "\n".join(
-            [*lines, f"{total} injected, {total - len(self.lost)} survived, {len(self.lost)} lost", *self.lost]
-        )
+        total = sum(self.tried.values())
+        lines = [f"{count:4} {fault}" for fault, count in self.tried.items()]
+        lines.append(f"{total} tried, {total - len(self.lost)} survived, {len(self.lost)} lost")
+        return "\n".join([*lines, *dict.fromkeys(self.lost)])
 
 
 def make(folder: Path, epochs: int) -> Path:
@@ -119,13 +122,13 @@ def _alive(group: int) -> bool:
     return True
 
 
-def finish(folder: Path, engine: str, expected: dict[str, str], tally: Tally, fault: str) -> None:
-    """Run the same command to its end; the result must be the uninterrupted one."""
+def finish(folder: Path, engine: str, kills: int, expected: dict[str, str], tally: Tally) -> None:
+    """After a series of kills, run the same command to its end; the result must be the uninterrupted one."""
     process = start(folder, engine)
     status = process.wait()
     same = status == 0 and result(folder) == expected
     if not same:
-        tally.lost.append(f"{fault}: status {status}, other bytes than an uninterrupted run")
+        tally.lose(f"kills under {engine}", kills, f"status {status}, other bytes than an uninterrupted run")
 
 
 def truncate_newest(folder: Path, tally: Tally) -> None:
@@ -239,7 +242,7 @@ def kill_chain(folder: Path, engine: str, kills: int, rng: random.Random, expect
             tally.add(f"SIGKILL among quick jobs under {engine}" + (" in a write of dvc.lock or rwlock" * in_write))
     text = again(folder, engine, status=None)
     if digests(folder) != expected:
-        tally.lost.append(f"kills among quick jobs under {engine}: {text[-500:]}")
+        tally.lose(f"kills among quick jobs under {engine}", kills, text[-500:])
 
 
 def _written(folder: Path) -> tuple:
@@ -344,7 +347,7 @@ def engine_dies(folder: Path, expected: dict, tally: Tally) -> None:
 
 
 def two_users(root: Path, made: Path, expected: dict, tally: Tally) -> None:
-    """Two users of a group, each with a clone, one cache by symbolic links: commands of both end as one user's."""
+    """Two users of a group, each with a clone, one cache by symbolic links: all commands end as those of one user."""
     root.mkdir()
     root.chmod(0o755)
     cache = Path(shutil.copytree(made / ".dvc" / "cache", root / "cache"))
