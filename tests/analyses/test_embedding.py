@@ -130,7 +130,9 @@ def run(digits, tmp_path, smoke_params):
     save_images(tmp_path / "unlabelled.npz", digits.images[:200].numpy())
     chains = bytes_to_unit(digits.images[200:260])
 
-    def call(out: str, *more: str, pyx_weight: float = 1.0, init: str = "gaussian") -> tuple[int, Path]:
+    def call(out: str, *more: str, pyx_weight=1.0, init="gaussian", class_bias=0.0) -> tuple[int, Path]:
+        with torch.no_grad():
+            model.class_head.bias[1] = class_bias
         train = {**ARCHITECTURE, "pyx_weight": pyx_weight, "init": init}
         save_checkpoint(tmp_path / "checkpoint.pt", Checkpoint(model, chains, train, (1, 8, 8), 10, 1))
         paths = {"params": "params.yaml", "checkpoint": "checkpoint.pt", "train": "train.npz"}
@@ -205,6 +207,14 @@ def test_too_few_images_end_in_one_line(run, capsys):
     assert "embedding.perplexity: is 40.0, expected less than the 40 images of a source" in capsys.readouterr().err
     assert run("a", "--n-neighbours", "60", "--n-images", "1000")[0] == 2  # there are 60 chains
     assert "embedding.n_neighbours: is 60, expected less than the 60 images" in capsys.readouterr().err
+
+
+def test_classes_that_are_not_finite_end_in_one_line(run, capsys):
+    """Features and energies stay finite; the class of a NaN would be a number like any other."""
+    status, folder = run("a", class_bias=float("nan"))
+    assert status == 1
+    assert "error: class logits of the replay buffer are not finite; the run's weights have" in capsys.readouterr().err
+    assert not (folder / "metrics.json").exists()
 
 
 def test_features_that_are_all_the_same_leave_nothing(run, tmp_path, monkeypatch, capsys):
