@@ -35,7 +35,7 @@ def folder(digits, tmp_path):
 
 def write(folder, devices: int, save_every: int = 4, **changes) -> None:
     content = smoke.smoke_params()
-    content["train"] |= {"pyx_weight": 1.0, "epochs": 2, **changes}
+    content["train"] |= {"epochs": 2, **changes}
     content["compute"] |= {"devices": devices, "save_every": save_every}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
