@@ -1,7 +1,7 @@
 """A trained model looking at images, batch by batch: energies, class logits, features, gradient norms."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mebm.data.images import bytes_to_unit
 from mebm.method.energy import EnergyModel
+from mebm.method.wideresnet import batch_norms, running_averages_kept
 
 BN_STATS = ("running", "batch")
 
@@ -61,25 +62,21 @@ def statistics(model: nn.Module, bn_stats: str = "running") -> Iterator[None]:
 
     "running", everywhere the default: the running averages, so that images do not depend on each other. "batch": each
     batch's own statistics, as in training (docs/method.md, BatchNorm's statistics). These are two different functions.
-    Neither changes the running averages: with "batch" BatchNorm does not see them. (Averaging with weight 0 would
-    spread values that are not finite.) Modes are restored afterwards. Raises ValueError for another word.
+    Neither changes the running averages. Modes are restored afterwards. Raises ValueError for another word.
     """
     if bn_stats not in BN_STATS:
         raise ValueError(f"bn_stats is {bn_stats!r}, expected one of {BN_STATS}")
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     modes = [(module, module.training) for module in model.modules()]
-    tracks = [layer.track_running_stats for layer in layers]
     model.eval()
-    if bn_stats == "batch":
-        for layer in layers:
-            layer.training, layer.track_running_stats = True, False
+    by_batch = bn_stats == "batch"
+    for layer in batch_norms(model):
+        layer.training = by_batch
     try:
-        yield
+        with running_averages_kept(model) if by_batch else nullcontext():
+            yield
     finally:
         for module, training in modes:
             module.training = training
-        for layer, track in zip(layers, tracks, strict=True):
-            layer.track_running_stats = track
 
 
 def _batches(model: EnergyModel, images: Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -174,10 +174,7 @@ def update(
     same batches and the same samples. averaged: to be called with the loss after each backward pass, before its
     gradients are used, for they may be those of one part of the batch.
     """
-    found = objective()
-    optimiser.zero_grad(set_to_none=True)
-    found["loss"].backward()
-    averaged(found["loss"])
+    found = gradient(objective, optimiser, averaged)
     norm = gradient_norm(model)
     optimiser.step()
     return found | {"weight_grad_norm": norm}
@@ -228,6 +225,17 @@ def objective_of(
     """The terms of what was drawn as a function of the model's weights, and the samples, made when first asked for."""
     samples = cache(lambda: algorithm.sample(train, model, drawn))
     return lambda: algorithm.terms(train, model, drawn, samples), samples
+
+
+def gradient(
+    objective: Callable[[], Terms], optimiser: torch.optim.Optimizer, averaged: Callable[[Tensor], None]
+) -> Terms:
+    """The terms, and in the weights the gradient of `loss`, averaged over all processes."""
+    found = objective()
+    optimiser.zero_grad(set_to_none=True)
+    found["loss"].backward()
+    averaged(found["loss"])
+    return found
 
 
 def gradient_norm(model: EnergyModel) -> Tensor:

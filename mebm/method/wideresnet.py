@@ -1,5 +1,8 @@
 """The backbone: a pre-activation Wide ResNet from images to features. It knows nothing of energies."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +45,28 @@ NORMS = {
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "actnorm": ActNorm,
 }
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The model's layers with running averages."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextmanager
+def running_averages_kept(model: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm in training mode normalises by each batch's own statistics and leaves its averages alone.
+
+    It does not see them: averaging with weight 0 would spread values that are not finite.
+    """
+    layers = batch_norms(model)
+    tracked = [layer.track_running_stats for layer in layers]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer, track in zip(layers, tracked, strict=True):
+            layer.track_running_stats = track
 
 
 def activated(norm: nn.Module, x: Tensor) -> Tensor:

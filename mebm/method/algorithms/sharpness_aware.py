@@ -1,13 +1,13 @@
 """A sharpness-aware step of the optimiser (docs/method.md, Sharpness-aware step)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from mebm.method.energy import EnergyModel
-from mebm.method.iteration import Algorithm, Terms, gradient_norm
+from mebm.method.iteration import Algorithm, Terms, gradient, gradient_norm
+from mebm.method.wideresnet import running_averages_kept
 from mebm.settings.schema import Train
 
 
@@ -24,19 +24,13 @@ def update(
     samples and labelled batch: SGLD is not run again, and BatchNorm's running averages stay those of the first passes.
     Returns the terms and the gradient's norm at w.
     """
-    found = objective()
-    optimiser.zero_grad(set_to_none=True)
-    found["loss"].backward()
-    averaged(found["loss"])
+    found = gradient(objective, optimiser, averaged)
     norm = gradient_norm(model)
     weights = [p for p in model.parameters() if p.grad is not None]
     before = [p.detach().clone() for p in weights]
     climb(weights, train.sam_rho, train.sam_adaptive)
-    optimiser.zero_grad(set_to_none=True)
-    with running_statistics_kept(model):
-        uphill = objective()["loss"]
-    uphill.backward()
-    averaged(uphill)
+    with running_averages_kept(model):
+        gradient(objective, optimiser, averaged)
     with torch.no_grad():
         for p, w in zip(weights, before, strict=True):
             p.copy_(w)
@@ -51,20 +45,6 @@ def climb(weights: list[nn.Parameter], rho: float, adaptive: bool) -> None:
     norm = torch.nn.utils.get_total_norm([s * p.grad for s, p in zip(scales, weights, strict=True)])
     for scale, p in zip(scales, weights, strict=True):
         p += rho * scale.square() * p.grad / (norm + 1e-12)
-
-
-@contextmanager
-def running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm normalises by each batch's own statistics and does not see its running averages."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    tracked = [layer.track_running_stats for layer in layers]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer, track in zip(layers, tracked, strict=True):
-            layer.track_running_stats = track
 
 
 ALGORITHM = Algorithm(update=update, gradients=2)
