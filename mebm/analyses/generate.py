@@ -68,9 +68,8 @@ class Chains:
         finite = []
         with self.model.frozen_weights(), statistics(self.model, self.bn_stats):
             for index, x in enumerate(self.batches):
-                moved, is_finite = self._launch(x, next(noise, None))
-                self.batches[index] = moved.clone()  # the next batch overwrites what a graph returns
-                finite.append(is_finite.clone())
+                self.batches[index], is_finite = self._launch(x, next(noise, None))
+                finite.append(is_finite)
         self.taken += 1
         if not bool((finite := torch.cat(finite)).all()):  # the device is waited for once a step
             raise Diverged(

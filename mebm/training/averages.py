@@ -8,8 +8,10 @@ from torch import Tensor
 
 from mebm.data.images import ImageSet, bytes_to_unit
 from mebm.errors import CheckpointError
+from mebm.files import read_torch
 from mebm.method.energy import EnergyModel
 from mebm.method.sgld import sgld, step_noise
+from mebm.method.wideresnet import running_averages_kept
 from mebm.seeds import choice, generator_for
 from mebm.settings.schema import Train, Weights
 from mebm.training.checkpoint import Checkpoint, is_ours, load_checkpoint
@@ -77,9 +79,10 @@ def read_any(
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file; put the checkpoint there, or give another path")
-    if not is_ours(path):
-        return read_release(path, train.model_dump(), shape, n_classes or 0), False
-    checkpoint = load_checkpoint(path, device)
+    record = read_torch(path, "checkpoint", "get it again")
+    if not is_ours(record):
+        return read_release(path, train.model_dump(), shape, n_classes or 0, record), False
+    checkpoint = load_checkpoint(path, device, record)
     if checkpoint.shape != tuple(shape) or n_classes not in (None, checkpoint.n_classes):
         raise CheckpointError(f"{path}: is of another data set; set that of the run that it is made from")
     for key, value in train.model_dump().items():
@@ -104,18 +107,14 @@ def settled(checkpoint: Checkpoint, weights: Weights, data: ImageSet) -> Checkpo
         passes = (bytes_to_unit(data.images[part].to(device)) for part in picked.split(BATCH) if len(part) > 1)
         torch.optim.swa_utils.update_bn(passes, model)
     chains = checkpoint.replay_buffer.to(device)
-    tracked = {name: value.clone() for name, value in model.named_buffers()}
     generator = generator_for("noise of settling", train.seed, device)
     model.train()
-    with model.frozen_weights():
+    with model.frozen_weights(), running_averages_kept(model):
         for start in range(0, len(chains), train.batch_size):
             x = chains[start : start + train.batch_size]
             noise = step_noise(x.shape, weights.sgld_steps, generator) if train.noise_std else None
             options = (weights.sgld_steps, train.step_size, train.noise_std, train.grad_bound, noise)
             chains[start : start + train.batch_size] = sgld(model.energy, x, *options)[0]
-    with torch.no_grad():
-        for name, value in model.named_buffers():
-            value.copy_(tracked[name])
     model.eval()
     checkpoint.replay_buffer = chains.cpu()
     return checkpoint

@@ -107,23 +107,21 @@ def _plain(value: Tensor | dict) -> Tensor | dict:
     return value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else value
 
 
-def is_ours(path: str | Path) -> bool:
-    """Whether a file says that it is a checkpoint of this project. Raises CheckpointError for one not of PyTorch."""
-    record = read_torch(path, "checkpoint", "get it again")
+def is_ours(record: Any) -> bool:
+    """Whether what a file holds says that it is a checkpoint of this project."""
     return isinstance(record, dict) and record.get("format") == FORMAT
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; the model comes in evaluation mode, on `device`.
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu", record: Any = None) -> Checkpoint:
+    """Read a checkpoint; the model comes in evaluation mode, on `device`. record: what the file holds, if it was read.
 
     Raises CheckpointError for a file that is truncated, of another format or version, whose weights do not fit its
     own settings, or whose buffer is not images in [-1, 1]. Weights may be anything but another shape: those of a run
     that diverged are not finite.
     """
     advice = "give another file, or train the run again"
-    record = read_torch(path, "checkpoint", advice)
-    ours = isinstance(record, dict) and record.get("format") == FORMAT
-    if not ours or not _Record.model_fields.keys() >= record.keys() >= {"version"}:
+    record = read_torch(path, "checkpoint", advice) if record is None else record
+    if not is_ours(record) or not _Record.model_fields.keys() >= record.keys() >= {"version"}:
         theirs = isinstance(record, dict) and "model_state_dict" in record and "format" not in record
         advice = "one of the public release is imported, as docs/data.md says" if theirs else advice
         raise CheckpointError(f"{path}: is not a checkpoint of this project; {advice}")

@@ -55,11 +55,11 @@ def compile_network(network: torch.nn.Module) -> None:
 class Replay:
     """A function of tensors in fixed places, launched as one graph after a first call that records it.
 
-    body: called with the places, only launches work: what Python decides in it is decided when it is recorded, and
-    what it returns is overwritten by the next call. changes: the tensors that it changes, by name, looked up anew at
-    each call; those that appear meanwhile start as zeros, as momentum does. capture: records what a function launches
-    and returns how to launch it again, and its outputs. Recording runs the body a few times and then puts everything
-    back, so that every call is a replay: a run that was interrupted goes on in the same bytes.
+    body: called with the places, only launches work: what Python decides in it is decided when it is recorded.
+    changes: the tensors that it changes, by name, looked up anew at each call; those that appear meanwhile start as
+    zeros, as momentum does. capture: records what a function launches and returns how to launch it again, and its
+    outputs. Recording runs the body a few times and then puts everything back, so that every call is a replay: a run
+    that was interrupted goes on in the same bytes.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Replay:
         self.seconds = 0.0  # that recording took
 
     def __call__(self, *values: Tensor | None) -> Outputs:
-        """The body's outputs for these values, whose shapes are those of the first call."""
+        """Copies of the body's outputs for these values, whose shapes are those of the first call."""
         if self._places is None:
             self._record(values)
         else:
@@ -78,7 +78,7 @@ class Replay:
                 if place is not None:
                     place.copy_(value, non_blocking=True)
         self._launch()
-        return self._outputs
+        return tuple(None if output is None else output.clone() for output in self._outputs)
 
     def _record(self, values: tuple[Tensor | None, ...]) -> None:
         start = time.monotonic()

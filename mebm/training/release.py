@@ -1,6 +1,7 @@
 """Checkpoints of the public release, under this project's names (docs/method.md, Checkpoints of the release)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +14,17 @@ from mebm.training.checkpoint import Checkpoint, are_images
 _RELEASE_NAMES = {"f.": "backbone.", "energy_output.": "energy_head.", "class_output.": "class_head."}
 
 
-def read_release(path: str | Path, train: dict, shape: tuple[int, int, int], n_classes: int) -> Checkpoint:
+def read_release(
+    path: str | Path, train: dict, shape: tuple[int, int, int], n_classes: int, record: Any = None
+) -> Checkpoint:
     """A checkpoint of the public release, for the network that `train` describes.
 
-    shape: (C, H, W) of the data set; n_classes: 0 for one without labels, whose class head may have any size. Loaded
-    without executing pickled code. Raises CheckpointError for a file that is not one, a parameter that is missing,
-    too many or of another shape, by the name in the file, and a buffer that does not hold such images in [-1, 1].
+    shape: (C, H, W) of the data set; n_classes: 0 for one without labels, whose class head may have any size; record:
+    what the file holds, if it was read. Loaded without executing pickled code. Raises CheckpointError for a file that
+    is not one, a parameter that is missing, too many or of another shape, by the name in the file, and a buffer that
+    does not hold such images in [-1, 1].
     """
-    record = read_torch(path, "checkpoint", "get it again")
+    record = read_torch(path, "checkpoint", "get it again") if record is None else record
     keys = {"model_state_dict", "replay_buffer"}
     if not isinstance(record, dict) or not keys <= set(record):
         raise CheckpointError(f"{path}: lacks model_state_dict or replay_buffer; not a checkpoint of the release")

@@ -48,6 +48,7 @@ def test_a_known_card_counts_by_what_was_measured_on_it():
     found = estimate(train, (3, 32, 32), 50_000, True, "H100")
     assert found.basis == "measured on an H100"
     assert found.hours == pytest.approx(found.cost.flops / 111e12 / 3600)
+    assert cost.CARDS == ["H100"]  # which `python -m mebm cost --card` takes, without PyTorch
     small = estimate(smoke.section("train"), SHAPE, 1000, True, "H100")
     assert (small.hours, small.basis) == (None, "not measured on an H100")
     assert estimate(smoke.section("train"), SHAPE, 1000, True, CPU).basis == "a pass timed here"
