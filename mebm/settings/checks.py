@@ -171,11 +171,12 @@ def of_train(train: Train) -> Iterator[str]:
         yield "train: px_weight and pyx_weight are both 0, so there is nothing to train"
     if (train.depth - 4) % 6:
         yield f"train.depth: is {train.depth}, expected 6n + 4 (10, 16, 22, 28, ...)"
-    unfit = {"dropout": train.dropout, "norm: actnorm": train.norm == "actnorm"}  # each pass its own, in order
-    unfit["sync_batchnorm"] = train.sync_batchnorm and "paired" in train.execution
-    if {"graph", "paired"} & set(train.execution.split("+")) and (what := next(filter(unfit.get, unfit), None)):
-        fit = "a way without paired" if what == "sync_batchnorm" else "auto, eager or compile"
-        yield f"train.execution: is {train.execution}, which does not go with {what}; set it to {fit}"
+    words = set(train.execution.split("+"))
+    if words & {"graph", "paired"} and (train.dropout or train.norm == "actnorm"):
+        what = "dropout" if train.dropout else "norm: actnorm"
+        yield f"train.execution: is {train.execution}, which does not go with {what}; set it to auto, eager or compile"
+    if "paired" in words and train.sync_batchnorm:
+        yield f"train.execution: is {train.execution}, which does not go with sync_batchnorm; leave paired out of it"
     if train.decay_epochs != sorted(set(train.decay_epochs)):
         yield f"train.decay_epochs: is {shown(train.decay_epochs)}, expected rising epochs"
 

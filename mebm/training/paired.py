@@ -118,7 +118,7 @@ class Convolution(nn.Conv2d):
             return super().forward(x)
         if not self.weight.requires_grad:
             return Flipped.apply(x, self.weight, self.bias) if self.flipped else super().forward(x)
-        return _Still.apply(self._conv_forward(x, self.weight, self.bias.detach()), self.bias)
+        return _ZeroGradient.apply(self._conv_forward(x, self.weight, self.bias.detach()), self.bias)
 
 
 def _fits(layer: nn.Conv2d) -> bool:
@@ -127,7 +127,7 @@ def _fits(layer: nn.Conv2d) -> bool:
     return shape and layer.in_channels == layer.out_channels in FLIPPED.get(layer.weight.device.type, ())
 
 
-class _Still(torch.autograd.Function):
+class _ZeroGradient(torch.autograd.Function):
     """x, in which a bias has been added that needs no gradient but 0."""
 
     @staticmethod
