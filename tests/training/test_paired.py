@@ -6,7 +6,7 @@ import pytest
 import smoke
 import torch
 import torch.nn.functional as F
-from test_execution import assert_same, exact, gpu_run, init, record, run_of, steps  # noqa: F401 (fixtures)
+from test_execution import assert_same, gpu_run, record, run_of, steps
 from test_replay import SETTINGS, images_of, started
 from torch import nn
 
@@ -131,13 +131,13 @@ def test_flipped_filters_under_autocast(monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [{"pyx_weight": 1.0}, {"precision": "bf16"}])
-def test_a_recorded_pair_is_the_pair(digits, init, changes):  # noqa: F811
+def test_a_recorded_pair_is_the_pair(digits, init, changes):
     options = {"execution": "paired", **changes}
     launched, replayed = (steps(run_of(digits, init, recorded=r, **options), 5) for r in (False, True))
     assert_same(launched, replayed)
 
 
-def test_a_recorded_pair_goes_on_from_a_state_in_the_same_bytes(digits, init):  # noqa: F811
+def test_a_recorded_pair_goes_on_from_a_state_in_the_same_bytes(digits, init):
     options = {"execution": "paired", "pyx_weight": 1.0}
     whole = steps(run_of(digits, init, recorded=True, **options), 5)
     first, second = steps(run_of(digits, init, recorded=True, **options), 2), run_of(digits, init, **options)
@@ -147,7 +147,7 @@ def test_a_recorded_pair_goes_on_from_a_state_in_the_same_bytes(digits, init):  
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("way", ["paired", "graph+paired", "graph+compile+paired"])
-def test_pairs_on_a_gpu_agree_with_single_launches(digits, init, way, monkeypatch):  # noqa: F811
+def test_pairs_on_a_gpu_agree_with_single_launches(digits, init, way, monkeypatch):
     monkeypatch.setitem(paired.FLIPPED, "cuda", WIDTHS)
     plain, pairs = (
         steps(gpu_run(digits, init, execution=execution, pyx_weight=1.0), 3) for execution in ("eager", way)
@@ -160,13 +160,13 @@ def test_pairs_on_a_gpu_agree_with_single_launches(digits, init, way, monkeypatc
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("changes", [{"pyx_weight": 1.0}, {"precision": "bf16"}])
-def test_a_cuda_graph_of_pairs_gives_the_numbers_of_single_launches(digits, init, changes, exact):  # noqa: F811
+def test_a_cuda_graph_of_pairs_gives_the_numbers_of_single_launches(digits, init, changes, exact):
     launched, graph = (steps(gpu_run(digits, init, execution=way, **changes), 6) for way in ("paired", "graph+paired"))
     assert_same(launched, graph)
 
 
 @pytest.mark.gpu
-def test_a_cuda_graph_of_pairs_goes_on_from_a_state_in_the_same_bytes(digits, init, exact):  # noqa: F811
+def test_a_cuda_graph_of_pairs_goes_on_from_a_state_in_the_same_bytes(digits, init, exact):
     options = {"execution": "graph+paired", "pyx_weight": 1.0, "precision": "bf16"}
     whole, first = steps(gpu_run(digits, init, **options), 7), steps(gpu_run(digits, init, **options), 3)
     second = gpu_run(digits, init, **options)
