@@ -123,8 +123,10 @@ def test_flipped_filters_under_autocast(monkeypatch):
         torch.manual_seed(0)
         model = build_model((3, 8, 8), 1, depth=10, width=1).train()
         prepare(model)
-        with model.frozen_weights(), torch.autocast("cpu", torch.bfloat16):
-            gradients += torch.autograd.grad(model.energy(x).sum(), x)
+        with model.frozen_weights():
+            with torch.autocast("cpu", torch.bfloat16):
+                energy = model.energy(x).sum()
+            gradients += torch.autograd.grad(energy, x)
     plain, flipped = (gradient.flatten() for gradient in gradients)
     assert float(F.cosine_similarity(plain, flipped, dim=0)) > 0.999
     assert flipped.dtype == torch.float32
@@ -133,8 +135,9 @@ def test_flipped_filters_under_autocast(monkeypatch):
 @pytest.mark.parametrize("changes", [{"pyx_weight": 1.0}, {"precision": "bf16"}])
 def test_a_recorded_pair_is_the_pair(digits, init, changes):
     options = {"execution": "paired", **changes}
-    launched, replayed = (steps(run_of(digits, init, recorded=r, **options), 5) for r in (False, True))
-    assert_same(launched, replayed)
+    launched, replayed = (run_of(digits, init, recorded=recorded, **options) for recorded in (False, True))
+    for _ in range(4):  # each looked at, for later ones leave little of its running averages
+        assert_same(steps(launched, 1), steps(replayed, 1))
 
 
 def test_a_recorded_pair_goes_on_from_a_state_in_the_same_bytes(digits, init):
