@@ -84,7 +84,7 @@ RELEASE_PATTERN = re.compile(r"release_(0\.[0-9]{0,5}[1-9]|[1-9][0-9]{0,8})")
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
 # folders of results/ and data/ that are no entry's
-RESERVED = ("baseline", "compare", "compared", "inventory", "params", "summary", "tables")
+RESERVED = ("baseline", "compare", "compared", "export", "inventory", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != "start")  # made for every suite
 DECISIVE = {"norm_parts": "devices", "restart_from_every": "save_every"}  # of `compute`, by names that say how
