@@ -9,7 +9,7 @@ import yaml
 from mebm.errors import DataError
 from mebm.files import read_json
 from mebm.show.formats import markdown
-from mebm.show.summaries import METRICS, Accuracy, Quality, label
+from mebm.show.summaries import METRICS, Accuracy, Quality, in_print, label
 
 HIDDEN = ("accuracy", "loss")  # not of the images that a run makes
 
@@ -122,5 +122,4 @@ def _numbers(model: Model, found: list[dict[str, Any]]) -> str:
 
 
 def _printed(entry: dict[str, Any]) -> str:
-    value = 100 * entry["value"] if entry["metric"] == "accuracy" else entry["value"]
-    return f"{value:.4g}"
+    return f"{in_print(entry['metric'], entry['value']):.4g}"
