@@ -158,7 +158,7 @@ def test_print_has_no_buttons_and_takes_few_sheets(page, tmp_path):
     )
     page.pdf(tmp_path / "page.pdf")
     sheets = re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())
-    assert 2 <= len(sheets) <= 4  # two runs with few analyses; a page of the demo has at most 12
+    assert 2 <= len(sheets) <= 5  # two runs with few analyses; a page of the demo has at most 12
     wait(page, "!document.querySelector('.conditions[open]')")  # folded again afterwards
 
 
