@@ -24,6 +24,8 @@ from mebm.method.energy import EnergyModel
 from mebm.method.gaussian import load_init
 from mebm.settings.suite import load_params
 from mebm.training.checkpoint import Checkpoint, load_checkpoint
+from mebm.training.hub import is_exported
+from mebm.training.reading import read_record
 
 Images = Tensor | np.ndarray
 
@@ -177,7 +179,7 @@ class TrainedRun:
 
 
 def load(path: str | Path, device: str = "auto") -> TrainedRun:
-    """A trained run: of its folder, such as results/mjem_mnist, or of a checkpoint's path.
+    """A trained run: of its folder, such as results/mjem_mnist, of a checkpoint's path, or of an exported folder.
 
     device: "auto" is a GPU where there is one. Raises MebmError, in one line, for a path that holds no checkpoint, one
     that is damaged, and a device that is not there.
@@ -185,7 +187,7 @@ def load(path: str | Path, device: str = "auto") -> TrainedRun:
     if not isinstance(path, str | os.PathLike):
         raise ParamsError(f"path is {shown(path)}, expected a run's folder or a checkpoint's path")
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not is_exported(path):
         found = [inside for name in ("train/checkpoint.pt", "checkpoint.pt") if (inside := path / name).is_file()]
         if not found:
             raise CheckpointError(f"{path}: holds no train/checkpoint.pt; train the run, or give a checkpoint's path")
@@ -195,7 +197,8 @@ def load(path: str | Path, device: str = "auto") -> TrainedRun:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
         raise ParamsError(f"device is {shown(device)}, which is not there; take cpu, or auto") from error
-    return TrainedRun(path, load_checkpoint(path, device))
+    record = read_record(path, "give another file, or train the run again")
+    return TrainedRun(path, load_checkpoint(path, device, record))
 
 
 def _within(name: str, value: object, kind: type, least: float) -> None:

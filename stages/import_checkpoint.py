@@ -1,8 +1,8 @@
 """Turn a checkpoint into a run that enters the pipeline at `sample`.
 
-The checkpoint is one of the public release, or one of this project, such as another run's: then the run has that one's
-weights or its averaged ones, and the section `weights` says which. Writes checkpoint.pt, and a cost.json without
-numbers.
+The checkpoint is one of the public release, or one of this project, such as another run's or a folder that
+`python -m mebm export` wrote: then the run has that one's weights or its averaged ones, and the section `weights` says
+which. Writes checkpoint.pt, and a cost.json without numbers.
 """
 
 import sys
@@ -11,14 +11,20 @@ from pathlib import Path
 from mebm.data.images import load_images
 from mebm.files import write_json
 from mebm.settings.stages import ImportSettings
-from mebm.training.averages import read_any, settled, with_average
+from mebm.training.averages import settled, with_average
 from mebm.training.checkpoint import save_checkpoint
+from mebm.training.reading import read_any
 from stages import cli
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser("import_checkpoint", __doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of the release or of this project")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="checkpoint of the release or of this project, or an exported folder",
+    )
     parser.add_argument("--train", type=Path, required=True, help="archive of training images")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     return cli.execute(parser, argv, work, lambda _: ["checkpoint.pt", "cost.json"])

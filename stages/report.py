@@ -19,13 +19,14 @@ from mebm.settings.stages import ANALYSIS_STAGES, STAGES, ReportSettings
 from mebm.settings.suite import load_params
 from mebm.show import tables
 from mebm.show.report.page import Analysis, JobPictures, Overview, Run, read_table, render, shown
-from mebm.show.rows import DASH
-from mebm.show.summaries import QUALITY, Measured, Spent, Summary, label
+from mebm.show.rows import DASH, decimals
+from mebm.show.summaries import QUALITY, SHARES, Measured, Spent, Summary, in_print, label
 from mebm.training.devices import visible_ids
 from stages import cli
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "pillow")
 PACKAGES += ("dvc", "snakemake")
+DIGITS = 2  # decimals of most numbers beside pictures
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -175,10 +176,13 @@ class _Page:
 def _quality(record: dict) -> list[tuple[str, str]]:
     """The numbers of a metric record that head a run or a baseline."""
     keys = [key for key in QUALITY if record.get(key) is not None]
-    known = [(label(key, arrow=False), f"{record[key]:.2f}") for key in keys]
-    if record.get("accuracy") is not None:
-        known.append(("accuracy", f"{100 * record['accuracy']:.2f} %"))
-    return known
+    found = [*keys, *(["accuracy"] if record.get("accuracy") is not None else [])]
+    return [(label(key).replace(" %", ""), _with_unit(key, record[key])) for key in found]
+
+
+def _with_unit(key: str, value: float) -> str:
+    text = f"{in_print(key, value):.{decimals(key, DIGITS)}f}"
+    return f"{text} %" if key in SHARES else text
 
 
 def _plain(value: object) -> str:

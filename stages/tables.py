@@ -73,7 +73,8 @@ def forms(name: str) -> list[str]:
 def write_table(stem: Path, table: str, results: list[Result], settings: TableSettings) -> None:
     """Write a table in its three forms."""
     made = tables.make(table, results, settings.datasets, settings.tables.digits)
-    contents = (to_markdown(made.printed, made.caption), to_csv(made.numbers), to_latex(made.printed, made.caption))
+    latex = to_latex(made.printed, made.caption, stem.name)
+    contents = (to_markdown(made.printed, made.caption), to_csv(made.numbers), latex)
     for suffix, content in zip(FORMS, contents, strict=True):
         write_text(stem.with_name(f"{stem.name}.{suffix}"), content)
 

@@ -33,6 +33,7 @@ from mebm.training.operations import Cost
 from mebm.training.records import EPOCH_COLUMNS, LOG_COLUMNS
 from mebm.training.run import Run
 from mebm.training.state import StateStore, run_key
+from mebm.training.trackers import Trackers, Watched, tracking
 from stages import cli
 from stages.looks import save_chains
 
@@ -95,13 +96,15 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
     inputs |= {"states": code.fingerprint(code.ROOT, "mebm/training/state.py")}  # how they are written and read
     # Where it is computed is no part of the key: on another device, or on more of them, the run goes on.
     store = StateStore(args.state / name / run_key(args.record(), inputs), cli.log.info)
-    with store.locked() if first else nullcontext(), _asked_to_stop() as stop:
+    watched = Watched(name, store.folder.name, train.model_dump(), args.logs)
+    told = tracking(compute.trackers if first else [], watched, lambda line: cli.log.info("%s: %s", name, line))
+    with store.locked() if first else nullcontext(), _asked_to_stop() as stop, told as trackers:
         if first and args.restart:
             store.clear()
         if first:
             (store.folder / "finished").unlink(missing_ok=True)
         parallel.any_rank(False)  # none reads the states before the first has looked after them
-        record = _Record(args, name, store.folder)
+        record = _Record(args, name, store.folder, trackers)
         calls = {"on_log": record.log, "on_look": record.look, "on_divergence": record.divergence} if first else {}
         with outputs_unlocked(args.out) if first else nullcontext():
             trained = train_model(
@@ -142,10 +145,10 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
 
 
 class _Record:
-    """Curves and chains of a run: live beside the logs and the state, at the end among the outputs."""
+    """Curves and chains of a run: live beside the logs, the state and in trackers, at the end among the outputs."""
 
-    def __init__(self, args, name: str, folder: Path):
-        self._args, self._name, self._folder = args, name, folder
+    def __init__(self, args, name: str, folder: Path, trackers: Trackers):
+        self._args, self._name, self._folder, self._trackers = args, name, folder, trackers
         self._live, self._written = args.logs / f"train.{name}.csv", -1
         self._show = cli.progress(name)
         self._before = _seconds_before(folder / "seconds.json")
@@ -160,12 +163,15 @@ class _Record:
                 file.write("".join(_csv(rows[-1:]).splitlines(keepends=True)[1:]))
         self._written = len(rows)
         write_json(self._folder / "seconds.json", {"seconds": self._seconds()})
+        self._trackers.log(rows[-1])
         self._show(run.iteration, run.total, f"energy gap {rows[-1]['energy_gap']:+.3f}")
 
     def look(self, run: Run) -> None:
         images = unit_to_bytes(run.buffer.images[: run.train.snapshot_images].cpu())
         save_images(self._folder / "snapshots" / f"epoch_{run.epoch:04d}.npz", images.numpy())
         save_chains(self._live.with_suffix(".png"), run.buffer.images)
+        row = run.log.epochs[-1] if run.log.epochs else {"epoch": run.epoch, "iteration": run.iteration}
+        self._trackers.look(row, self._live.with_suffix(".png"))
 
     def divergence(self, error: Diverged, run: Run) -> None:
         values = {key: repr(value) for key, value in error.values.items()}  # JSON has no NaN

@@ -50,6 +50,7 @@ HARMLESS = {
             "eval_batch_size": 7,
             "save_every": 3,
             "cpu_hours": None,
+            "trackers": [],
         }.items()
     },
     "dataset.downloads": set_param("dataset", "downloads", "elsewhere"),

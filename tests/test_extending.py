@@ -33,6 +33,7 @@ FILES = {
     "A table": {"mebm/show/tables/seeds.py"},
     "A feature network": {"mebm/measure/networks/random.py"},
     "A training step or an objective": {"mebm/method/algorithms/bounded.py"},
+    "A tracker": {"tracker/lines_tracker.py", "tracker/pyproject.toml"},
 }
 
 
@@ -42,6 +43,7 @@ def put(folder: Path, pieces: list[tuple[str, str, str, str]]) -> None:
         path = folder / file
         if not where:
             assert not path.exists(), file
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text)
             continue
         lines = path.read_text().splitlines(keepends=True)
@@ -83,10 +85,13 @@ def project(tmp_path_factory, pieces, clothes) -> Path:
     small = {"batch_size": 8, "label_batch_size": 8, "buffer_size": 20}
     suite["trained"]["mebm"]["train"] = {**small, "algorithm": "bounded"}
     suite["trained"]["mjem"]["train"] |= small
+    content["compute"] |= {"trackers": ["lines"]}
     copy_project(folder, content)
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "data.md", folder / "docs")
     put(folder, [piece for piece in pieces if piece[0] != "params.yaml"])
+    install = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", ".")  # here stages look first
+    run(folder, sys.executable, "-m", "pip", "install", *install, "./tracker")
 
     downloads = folder / "data" / "downloads"
     downloads.mkdir(parents=True)
@@ -239,6 +244,11 @@ def test_a_training_step(project):
     assert (project / "results/mebm/train/checkpoint.pt").is_file()
     log = (project / "results/mebm/train/log.csv").read_text().splitlines()
     assert len(log) >= 2
+    (lines,) = (project / "logs").glob("mebm.*.jsonl")
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [said["event"] for said in told] == ["start", "look", *["log"] * (len(log) - 1), "look", "end"]
+    assert [said["iteration"] for said in told if said["event"] == "log"] == [int(row.split(",")[0]) for row in log[1:]]
+    assert told[-1]["status"] == "finished"
     used = "mebm/method/algorithms/bounded.py"
     assert used in record_of(project, "train.mebm")["code"]
     assert used not in record_of(project, "train.mjem")["code"]

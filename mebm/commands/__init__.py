@@ -4,12 +4,13 @@
 the command prints that as one line.
 """
 
-from mebm.commands import archive, compare, cost, mend, show, unite, verify
+from mebm.commands import archive, compare, cost, export, mend, show, unite, verify
 
 COMMANDS = {
     "compare": compare,
     "show": show,
     "cost": cost,
+    "export": export,
     "archive": archive,
     "verify": verify,
     "mend": mend,

@@ -26,6 +26,7 @@ CARRIERS = (
     *("mebm/errors.py", "mebm/files.py", "mebm/folders.py", "mebm/registry.py", "mebm/terminal.py"),
     *("mebm/settings/", "mebm/engine/", "mebm/commands/"),
     *("mebm/training/cost.py", "mebm/training/devices.py", "mebm/training/operations.py", "mebm/training/state.py"),
+    "mebm/training/trackers.py",
     *("stages/__init__.py", "stages/cli.py", "stages/looks.py"),
 )
 ROOT = Path(__file__).resolve().parent.parent.parent  # of the code that runs

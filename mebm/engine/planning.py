@@ -5,6 +5,7 @@ made by `Planned.start`, which Snakemake calls when jobs are about to start.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snakemake.cli import get_argument_parser, parse_config
-from snakemake.io import ancient, directory
+from snakemake.io import ancient, directory, report
 from snakemake.settings.enums import RerunTrigger
 
 from mebm.engine import locks, mend, records
@@ -31,6 +32,13 @@ PYTHON = shlex.quote(sys.executable)
 ALL = f"{RECORDS}/{records.ALL}"  # written last of the records
 FORCED = Path(".state/forced.txt")  # for processes of the same run elsewhere
 FILE = Path("params.yaml")
+CAPTIONS = "mebm/engine/captions"  # seen from the Snakefile
+SHOWN = {  # by `snakemake --report`: outputs by category, which is also the name of their caption
+    "page": r"results/\{name\}/report\.html",
+    "tables": r"results/tables/.*\.csv",
+    "samples": r".*/(grid|initial|heldout)\.png",
+    "figures": r".*/figures",
+}
 STAMP = ".snakemake_timestamp"  # whose time Snakemake takes for that of the folder it is in
 
 
@@ -105,7 +113,7 @@ class Planned:
         """What a rule makes; outputs without a suffix are folders."""
         if stage == PARAMS_STAGE:
             return [ALL]
-        return [out if "." in Path(out).name else directory(out) for out in self.graph.patterns(stage)]
+        return [_reported(stage, out) for out in self.graph.patterns(stage)]
 
     def job(self, stage: str) -> Callable:
         """A function for `params`: DVC's name of a job."""
@@ -259,3 +267,19 @@ def _about_the_cache() -> str:
     return (
         f"note: this worktree has no cache; {share} shares that of the first, and `dvc checkout` takes it from there\n"
     )
+
+
+def _reported(stage: str, out: str) -> Any:
+    """An output with Snakemake's marks: of a folder, and of what `snakemake --report` shows, with its caption.
+
+    Only what the report can show is marked, which needs no record of Snakemake's own: files that DVC made or pulled do.
+    """
+    file = out if "." in Path(out).name else directory(out)
+    kind = next((kind for kind, pattern in SHOWN.items() if re.fullmatch(pattern, out)), None)
+    if kind is None:
+        return file
+    labels = {"of": "{name}", "stage": stage}
+    if kind != "figures":
+        return report(file, f"{CAPTIONS}/{kind}.rst", category=kind, labels={**labels, "file": Path(out).name})
+    patterns, labels = ["{picture}.svg", "{picture}.png"], {**labels, "picture": "{picture}"}
+    return report(file, f"{CAPTIONS}/{kind}.rst", category=kind, subcategory=stage, patterns=patterns, labels=labels)

@@ -47,7 +47,8 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
     for section, keys in PLACES.items():
         if section in values:
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
-    if outside := _outside(values, f"{stage}.{name}.yaml"):
+    paths = _beside(params.imported[name].checkpoint) if stage == "import_checkpoint" else _paths_outside(values)
+    if outside := _outside(paths, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside
     if stage == "train":
         values["train"] |= settings.compute.decisive(settings.train)
@@ -78,17 +79,31 @@ def _entries(params: Params, stage: str, values: dict[str, Any], reached: dict[s
     return frozenset(found)
 
 
-def _outside(values: dict[str, Any], name: str) -> dict[str, str]:
-    """Hashes of inputs that no job makes, by path: a file of statistics by its content, pictures by names and sizes.
+def _paths_outside(values: dict[str, Any]) -> list[str]:
+    """Inputs of a job that no job makes, as far as its sections name them."""
+    found = []
+    for section, key in OUTSIDE:
+        path = values.get(section, {}).get(key)
+        source = values.get(section, {}).get("source")
+        if path and not (source and not sources.about(source).from_folder):
+            found.append(path)
+    return found
+
+
+def _beside(checkpoint: str) -> list[str]:
+    """Files that are read together with exported weights where the suite names these alone (mebm/training/hub.py)."""
+    if not checkpoint.endswith(".safetensors"):
+        return []
+    return [str(Path(checkpoint).with_name(name)) for name in ("config.json", "replay_buffer.safetensors")]
+
+
+def _outside(paths: list[str], name: str) -> dict[str, str]:
+    """Hashes of inputs that no job makes, by path: a file by its content, a folder of pictures by names and sizes.
 
     Where they are not here, as in a clone that pulls what was made of them, they count as they were.
     """
     found = {}
-    for section, key in OUTSIDE:
-        path = values.get(section, {}).get(key)
-        source = values.get(section, {}).get("source")
-        if not path or (source and not sources.about(source).from_folder):
-            continue
+    for path in paths:
         now = _signature(Path(path))
         if now is None:
             try:

@@ -77,7 +77,7 @@ def check_imports(settings: Params, runs: Iterable[str]) -> None:
     """
     made = {f"results/{name}/train/checkpoint.pt" for name in settings.trained}
     for name in runs:
-        from mebm.training.averages import read_any
+        from mebm.training.reading import read_any
 
         run, train = settings.imported[name], settings.resolve("import_checkpoint", name).train
         if run.checkpoint in made:

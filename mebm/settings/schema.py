@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -48,6 +49,12 @@ def _protocol(name: str) -> str:
     return name
 
 
+def _tracker(name: str) -> str:
+    if name != TENSORBOARD and name not in (known := entry_points(group=TRACKERS).names):
+        raise ValueError(f"expected {TENSORBOARD}, or a tracker that an installed package has: {listed(sorted(known))}")
+    return name
+
+
 def _radius(value: float) -> float:
     if 0 < value < 1e-6:  # float32 could not tell it from 0
         raise ValueError("expected 0, or at least 1e-06")
@@ -84,11 +91,12 @@ RELEASE_PATTERN = re.compile(r"release_(0\.[0-9]{0,5}[1-9]|[1-9][0-9]{0,8})")
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 PATH_PATTERN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]{0,999}")  # stands in command lines
 # folders of results/ and data/ that are no entry's
-RESERVED = ("baseline", "compare", "compared", "inventory", "params", "summary", "tables")
+RESERVED = ("baseline", "compare", "compared", "export", "inventory", "params", "summary", "tables")
 MADE_SETS = ("interpolated", "constant", "noise")  # made by the stage `ood`, beside those of `compared`
 TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != "start")  # made for every suite
 DECISIVE = {"norm_parts": "devices", "restart_from_every": "save_every"}  # of `compute`, by names that say how
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
+TENSORBOARD, TRACKERS = "tensorboard", "mebm.trackers"  # the tracker that is built in; the entry points of others
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
 
 
@@ -118,6 +126,7 @@ class Compute(Section):
     eval_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     save_every: Count
     cpu_hours: Positive | None
+    trackers: Annotated[list[Annotated[str, AfterValidator(_tracker)]], Field(max_length=10), AfterValidator(_once)]
 
     def decisive(self, train: "Train") -> dict[str, int]:
         """What of this section decides the numbers of a training after all, by the names in `DECISIVE`."""

@@ -27,7 +27,7 @@ from mebm.settings.schema import SECTIONS
 from mebm.show.formats import markdown
 from mebm.show.report.page import Table, data_uri, flat, render
 from mebm.show.rows import DASH
-from mebm.show.summaries import METRICS, label
+from mebm.show.summaries import METRICS, SHARES, in_print, label
 
 KEY_COLUMNS = ("data_set", "method", "metric", "n_steps", "protocol")  # of the tables' CSV: what a row is about
 SPREAD = (
@@ -134,7 +134,7 @@ def judge(metric: str, a: list[float], b: list[float]) -> tuple[str, str, str]:
 
 
 def _digits(metric: str) -> int:
-    return 2 if metric.rsplit(".", 1)[-1] in ("accuracy", "fid", "is_mean") else 3
+    return 2 if metric.rsplit(".", 1)[-1] in (*SHARES, "fid", "is_mean") else 3
 
 
 @contextmanager
@@ -242,8 +242,7 @@ def _measured(version: Version, resolved: dict[str, dict]) -> dict[tuple[str, st
             for path, value in flat(json.loads(content or b"{}")).items():
                 key = path.rsplit(".", 1)[-1]
                 if key in METRICS and value is not None:
-                    scale = 100 if key == "accuracy" else 1
-                    measured[dataset, method, path.removeprefix("full.")].append(scale * float(value))
+                    measured[dataset, method, path.removeprefix("full.")].append(in_print(key, float(value)))
 
     for run, row in _runs(resolved).items():
         add(row["dataset"], row["method"], f"results/summary/{run}.json")

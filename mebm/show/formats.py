@@ -61,14 +61,29 @@ LATEX |= {"|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}"}
 LATEX |= {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", DASH: "--"}
 
 
-def to_latex(table: pd.DataFrame, caption: str) -> str:
-    """A LaTeX table environment (needs booktabs). No text in it is a command."""
+def to_latex(table: pd.DataFrame, caption: str, name: str) -> str:
+    r"""A LaTeX table environment with \label{tab:name}; needs booktabs, as its first line says. Numbers are set right.
+
+    No text in it is a command.
+    """
 
     def escape(text: str) -> str:
         return "".join(LATEX.get(character, character) for character in _on_one_line(text))
 
-    lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{ll" + "r" * (len(table.columns) - 2) + "}", r"\toprule"]
+    columns = "".join("r" if _numeric(table.iloc[:, place]) else "l" for place in range(len(table.columns)))
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+    ]
     lines += [" & ".join(map(escape, table.columns)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(escape, row)) + r" \\" for row in table.itertuples(index=False)]
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape(caption)}}}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape(caption)}}}", rf"\label{{tab:{name}}}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _numeric(cells: pd.Series) -> bool:
+    """Whether a column holds numbers, or counts in words of them, with dashes where there is none."""
+    return all(cell == DASH or re.match(r"[+-]?[\d.]+( |$)", cell) for cell in cells) and set(cells) != {DASH}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mebm.show.summaries import QUALITY, label
+from mebm.show.summaries import MANIFOLD, QUALITY, SHARES, in_print, label
 
 DASH = "–"
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -19,8 +19,8 @@ PUBLISHED_METRICS = {"fid": "FID", "is_mean": "IS", "accuracy": "accuracy", "los
 PREPROCESSING = "tf1"  # of the published FID and IS: torch-fidelity's
 ALSO_SHOWN = {"CelebA-HQ 128": ("CelebA 128",)}  # not the same images, the nearest that others report
 IMAGES, SEEDS = ("images", "n_images_min", "n_images_max"), ("seeds", "n_seeds")
-SHARES = (("precision ↑", "precision_mean", "precision_std"), ("recall ↑", "recall_mean", "recall_std"))
-OPTIONAL = ("precision ↑", "recall ↑", "note")  # left out in print where no row has any
+COVERAGE = tuple((label(name), f"{name}_percent_mean", f"{name}_percent_std") for name in MANIFOLD)
+OPTIONAL = (*map(label, MANIFOLD), "note")  # left out in print where no row has any
 # Columns of `compared` and `competitors`
 COMPARED = (
     *(("data set", "data_set"), ("method", "method"), ("metric", "metric"), ("published", "published")),
@@ -103,7 +103,7 @@ def note(members: list[Result]) -> str:
 
 def measured_by(results: list[Result], titles: dict[str, str]) -> str:
     """By what distances are measured on each data set, for captions: the reference, and how good a classifier is."""
-    references, accuracies, warnings = {}, {}, {}
+    references, accuracies, warnings, coverage = {}, {}, {}, False
     for result in results:
         summary, title = result.summary or {}, titles[result.dataset]
         for record in (summary, *(value for value in summary.values() if isinstance(value, dict))):
@@ -111,11 +111,17 @@ def measured_by(results: list[Result], titles: dict[str, str]) -> str:
                 references[title] = f"the {record['n_reference']} images of its {record['reference_split']} split"
             elif "reference_split" in record:
                 references[title] = "statistics from a file, reference.file"
+            coverage |= any(record.get(name) is not None for name in MANIFOLD)
             if record.get("features_accuracy") is not None:
                 accuracies[title] = f"{100 * record['features_accuracy']:.1f} %"
             if record.get("features_warning"):
                 warnings[title] = record["features_warning"]
     parts = [f"Reference of distances: {_listed(references)}."] if references else []
+    if coverage:
+        parts.append(
+            "Precision is the share of the scored images that lie near real ones, recall the share of real ones that "
+            "lie near scored ones, by nearest neighbours in the same features."
+        )
     if accuracies:
         parts.append(f"Accuracy of the feature classifier on held-out images: {_listed(accuracies)}.")
     return " ".join([*parts, *(f"Warning for {title}: {warning}." for title, warning in warnings.items())])
@@ -144,8 +150,7 @@ def compared(
         shown = [metric for metric in metrics if metric in PUBLISHED_METRICS]
     rows = []
     for metric in shown:
-        decimals = digits + (metric == "loss")
-        values = measured(records, metric)
+        values, places = measured(records, metric), decimals(metric, digits)
         match = figures[
             (figures.dataset == title)
             & (figures.our_method == first.published_as)
@@ -157,8 +162,8 @@ def compared(
         difference = mean(values) - float(figure) if values and figure and not unlike else None
         rows.append(
             (
-                *(title, first.method, metric_cell(metric), figure_cell(figure), spread(values, decimals)),
-                *(number(difference, decimals, sign=True), images(records, metric), seeds(members, values)),
+                *(title, first.method, metric_cell(metric), figure_cell(figure), spread(values, places)),
+                *(number(difference, places, sign=True), images(records, metric), seeds(members, values)),
                 *(by, "; ".join(filter(None, (note(members), unlike)))),
             )
         )
@@ -195,9 +200,13 @@ def competitors(
 
 
 def measured(records: list[dict], metric: str) -> list[float]:
-    """The values of a metric that there are; accuracies in percent."""
-    factor = 100 if metric == "accuracy" else 1
-    return [factor * record[metric] for record in records if record.get(metric) is not None]
+    """The values of a metric that there are; shares in percent."""
+    return [in_print(metric, record[metric]) for record in records if record.get(metric) is not None]
+
+
+def decimals(metric: str, digits: int) -> int:
+    """Decimals of a metric in print, of which most have `digits`: precision and recall are of few images."""
+    return max(digits - 2, 0) if metric in MANIFOLD else digits + (metric == "loss")
 
 
 # ---------------------------------------------------------------- cells
@@ -205,7 +214,7 @@ def measured(records: list[dict], metric: str) -> list[float]:
 
 def metric_cell(metric: str) -> Cell:
     """The name of a metric."""
-    return Cell(label(metric), ({"accuracy": "accuracy_percent"}.get(metric, metric),))
+    return Cell(label(metric), (f"{metric}_percent" if metric in SHARES else metric,))
 
 
 def figure_cell(value: str | None) -> Cell:

@@ -12,7 +12,8 @@ NETWORKS = Registry("mebm.measure.networks")
 # (distance, score) of every feature network, of which a record of quality holds one pair
 PAIRS = tuple((found["DISTANCE"], found["SCORE"]) for found in map(NETWORKS.constants, NETWORKS.names()))
 DISTANCES, SCORES = (tuple(dict.fromkeys(names)) for names in zip(*PAIRS, strict=True))
-_LABELS = {"fid": "FID", "is_mean": "IS", "accuracy": "accuracy %", "loss": "test loss"}
+SHARES = ("accuracy", "precision", "recall")  # of 1 in records, in percent wherever they are shown
+_LABELS = {"fid": "FID", "is_mean": "IS", "loss": "test loss", **{name: f"{name} %" for name in SHARES}}
 MANIFOLD = ("precision", "recall")  # in the same features, by nearest neighbours
 QUALITY = (*DISTANCES, *SCORES, *MANIFOLD)
 METRICS = (*QUALITY, "accuracy", "loss")
@@ -22,6 +23,11 @@ def label(metric: str, arrow: bool = True) -> str:
     """A metric in a table, with an arrow to where it is better: fcd ↓, classifier score ↑."""
     text = _LABELS.get(metric, metric.replace("_", " "))
     return f"{text} {'↓' if metric in (*DISTANCES, 'loss') else '↑'}" if arrow else text
+
+
+def in_print(metric: str, value: float) -> float:
+    """A metric's value in the unit in which it is shown: percent for the shares."""
+    return 100 * value if metric in SHARES else value
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

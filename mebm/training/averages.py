@@ -8,14 +8,12 @@ from torch import Tensor
 
 from mebm.data.images import ImageSet, bytes_to_unit
 from mebm.errors import CheckpointError
-from mebm.files import read_torch
 from mebm.method.energy import EnergyModel
 from mebm.method.sgld import sgld, step_noise
 from mebm.method.wideresnet import running_averages_kept
 from mebm.seeds import choice, generator_for
 from mebm.settings.schema import Train, Weights
-from mebm.training.checkpoint import Checkpoint, is_ours, load_checkpoint
-from mebm.training.release import read_release
+from mebm.training.checkpoint import Checkpoint
 
 BATCH = 100  # images per pass over which BatchNorm's statistics are estimated
 
@@ -63,35 +61,6 @@ def with_average(checkpoint: Checkpoint, decay: float, path: str | Path) -> Chec
         for name, p in checkpoint.model.named_parameters():
             p.copy_(checkpoint.averages[decay][name])
     return checkpoint
-
-
-def read_any(
-    path: str | Path,
-    train: Train,
-    shape: tuple[int, int, int],
-    n_classes: int | None,
-    device: torch.device | str = "cpu",
-) -> tuple[Checkpoint, bool]:
-    """A checkpoint of this project or of the public release that fits a run's settings, and whether it is the former.
-
-    shape: (C, H, W) of the run's data set; n_classes: its classes, 0 without labels, None where that is not known yet.
-    Raises CheckpointError for any other file, by what does not fit.
-    """
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such file; put the checkpoint there, or give another path")
-    record = read_torch(path, "checkpoint", "get it again")
-    if not is_ours(record):
-        return read_release(path, train.model_dump(), shape, n_classes or 0, record), False
-    checkpoint = load_checkpoint(path, device, record)
-    if checkpoint.shape != tuple(shape) or n_classes not in (None, checkpoint.n_classes):
-        raise CheckpointError(f"{path}: is of another data set; set that of the run that it is made from")
-    for key, value in train.model_dump().items():
-        if checkpoint.train[key] != value:
-            raise CheckpointError(
-                f"{path}: was trained with train.{key} {checkpoint.train[key]!r}, but here it is {value!r}; give the "
-                "imported run the section `train` of the run that it is made from"
-            )
-    return checkpoint, True
 
 
 def settled(checkpoint: Checkpoint, weights: Weights, data: ImageSet) -> Checkpoint:

@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from engines import planned, run
+from smoke import ROOT
 
 # What is kept to be faster next time, and what Snakemake itself keeps
 KEPT = (".snakemake", ".state/code.json", ".state/hashes.json", ".state/read.dvc.lock.json")
@@ -109,3 +111,24 @@ def test_a_mistake_on_the_command_line_ends_in_a_line(folder, words, message):
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {message}")
     assert "Traceback" not in said
+
+
+def test_the_picture_of_the_graph_in_the_documentation_is_dvcs_own(folder):
+    made = run(folder, "dvc", "dag", "--mermaid", "--collapse-foreach-matrix")
+    (params,) = re.findall(r'(node\d+)\["params"\]', made)
+    said = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```mermaid\n(.*?)```", said, re.DOTALL)
+    lines = [line.strip() for line in made.splitlines() if line.strip() and not re.search(rf"\b{params}\b", line)]
+    assert [line.strip() for line in shown.splitlines()] == lines
+
+
+@pytest.mark.slow
+def test_snakemakes_report_shows_what_it_has_no_record_of(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(tmp_path / "copy" / ".snakemake")
+    run(tmp_path / "copy", "snakemake", "--report", "report.zip")
+    with zipfile.ZipFile(tmp_path / "copy" / "report.zip") as archive:
+        text = b"".join(map(archive.read, archive.namelist())).decode(errors="replace")
+        names = {Path(name).name for name in archive.namelist()}
+    assert {"demo.csv", "start_smoke.csv", "report.html", "grid.png", "initial.png", "curves.svg"} <= names
+    assert "first chains of its" in text

@@ -22,7 +22,7 @@ from mebm.figures.grids import save_grid
 from mebm.figures.plots import figure, message
 from mebm.files import write_json
 from mebm.settings.stages import ANALYSIS_STAGES, STAGES, AnalysisSettings
-from mebm.show.report.page import Analysis, Table, flat, label, read_table, shown, tables_of
+from mebm.show.report.page import Analysis, Table, flat, label, number, read_table, shown, tables_of
 from stages import params, report, start, summary, tables
 
 NO_CLASSIFIER = "no classifier: pyx_weight is 0"
@@ -230,7 +230,7 @@ def test_what_was_not_made_or_does_not_apply_is_left_out(page):
     for words in ("Accuracy under attack", "o classifier", ">Other images<", "Nearest training images", "not run"):
         assert words not in text, words
     assert "accuracy.svg" not in text
-    accuracy = '<th scope="row">best, accuracy</th><td class="number">0.9</td>'
+    accuracy = '<th scope="row">best, accuracy ↑</th><td class="number">90 %</td>'
     assert accuracy in text
     start = text.index('id="mebm-curves"')
     assert "accuracy" not in text[start : text.index("</section>", start)]
@@ -238,21 +238,21 @@ def test_what_was_not_made_or_does_not_apply_is_left_out(page):
 
 def test_precision_and_recall_stand_beside_distance_and_score(page):
     text = text_of(page)
-    numbers = ("fcd&nbsp;0.25", "classifier score&nbsp;5.00", "precision&nbsp;0.90", "recall&nbsp;0.80")
+    numbers = ("fcd ↓&nbsp;0.25", "classifier score ↑&nbsp;5.00", "precision ↑&nbsp;90 %", "recall ↑&nbsp;80 %")
     assert f"Held-out real images. {', '.join(numbers)}" in text
-    numbers = ("fcd&nbsp;1.00", "classifier score&nbsp;4.00", "precision&nbsp;0.70", "recall&nbsp;0.60")
-    assert f"Measured: {', '.join(numbers)}, accuracy&nbsp;90.00 %." in text
-    assert "precision&nbsp;0.70." in text  # of a run whose recall is null
+    numbers = ("fcd ↓&nbsp;1.00", "classifier score ↑&nbsp;4.00", "precision ↑&nbsp;70 %", "recall ↑&nbsp;60 %")
+    assert f"Measured: {', '.join(numbers)}, accuracy ↑&nbsp;90.00 %." in text
+    assert "precision ↑&nbsp;70 %." in text  # of a run whose recall is null
 
 
 def test_numbers_conditions_and_warnings_of_an_analysis(page):
     text = text_of(page)
-    assert '<td class="short">before</td><td class="number">0.9</td><td class="number">0.01235</td>' in text
+    assert '<td class="short">before</td><td class="number">90 %</td><td class="number">1.235 %</td>' in text
     assert "<dt>n bins</dt><dd>20</dd>" in text
     assert "<dt>test sha256</dt><dd>abababababab</dd>" in text
     assert "Note: few &lt;images&gt;." in text
     assert "Note: 87.1 % is &lt;low&gt;." in text
-    assert "<dt>features accuracy</dt><dd>0.871</dd>" in text
+    assert "<dt>features accuracy</dt><dd>87.1 %</dd>" in text
 
 
 def test_the_accuracy_of_the_feature_classifier_stands_where_its_distance_does(page):
@@ -272,7 +272,7 @@ def test_of_many_steps_some_are_shown_the_first_and_last_among_them(page):
 def test_the_overview_holds_the_numbers_that_blocks_name(page):
     text = text_of(page)
     rows = text[text.index("Main numbers of the analyses") : text.index("What was run</h2>")]
-    assert '<th scope="row">before, ECE</th><td class="number">0.01235</td>' in rows
+    assert '<th scope="row">before, ECE ↓</th><td class="number">1.235 %</td>' in rows
     assert '<th scope="row">final, energy gap</th><td class="number">−0.5</td>' in rows
     assert "<li>Features in two dimensions, mjem: embedding failed: out of memory</li>" in rows
     assert "NLL" not in rows
@@ -346,7 +346,7 @@ def test_a_data_set_without_held_out_images_shows_none(unlabelled, page):
     assert "eld-out" not in samples
     assert "no model was trained on" not in samples
     assert "no model was trained on" in block_of(text_of(page), "samples")
-    assert "Held-out real images. fcd&nbsp;0.25" in block_of(text_of(page), "samples")
+    assert "Held-out real images. fcd ↓&nbsp;0.25" in block_of(text_of(page), "samples")
 
 
 def test_below_one_half_a_sentence_says_what_that_means_and_with_which_statistics(unlabelled):
@@ -361,10 +361,17 @@ def test_below_one_half_a_sentence_says_what_that_means_and_with_which_statistic
 
 def test_counts_and_chance_stand_beside_the_average_precision(unlabelled):
     block = block_of(unlabelled, "mebm-ood")
-    heads = ("AUROC", "average precision", "average precision by chance", "fpr at 95 tpr", "own images", "other images")
+    heads = (
+        "AUROC ↑",
+        "average precision ↑",
+        "average precision by chance",
+        "FPR at 95 % TPR ↓",
+        "own images",
+        "other images",
+    )
     cells = "".join(f'<th scope="col" class="number">{head}</th>' for head in heads)
     assert block.count(cells) == 2
-    row = "".join(f'<td class="number">{cell}</td>' for cell in ("0.2219", "0.5", "0.25", "0.9", "100", "300"))
+    row = "".join(f'<td class="number">{cell}</td>' for cell in ("0.2219", "0.5", "0.25", "90 %", "100", "300"))
     assert f'<td class="short">digits</td>{row}' in block
 
 
@@ -435,7 +442,7 @@ def test_the_tables_of_an_attack_say_their_norm_and_sets_leave_hashes_to_the_con
     attack, others = (
         Analysis(tmp_path / stage, tmp_path / "page", "", "", set(), "") for stage in ("robustness", "ood")
     )
-    assert [table.head for table in attack.tables[1:]] == [("L∞, radius", "accuracy"), ("L2, radius", "accuracy")]
+    assert [table.head for table in attack.tables[1:]] == [("L∞, radius", "accuracy ↑"), ("L2, radius", "accuracy ↑")]
     words = [cell for table in others.tables for cells in (table.head, *table.rows) for cell in cells]
     assert "ok" not in words
     assert not any("sha256" in word or "cdcd" in word for word in words)
@@ -534,17 +541,17 @@ def test_an_analysis_without_a_block_is_shown_all_the_same(tmp_path, monkeypatch
     [
         ({}, []),
         ({"a": 1, "b_c": 0.25}, [Table(("", "value"), (("a", "1"), ("b c", "0.25")))]),
-        ({"x": {"ece": 0.5}, "y": 2}, [Table(("", "value"), (("x, ECE", "0.5"), ("y", "2")))]),
+        ({"x": {"ece": 0.5}, "y": 2}, [Table(("", "value"), (("x, ECE ↓", "50 %"), ("y", "2")))]),
         (
             {"before": {"ece": 0.5, "n": 3}, "after": {"ece": None}},
-            [Table(("", "ECE", "n"), (("before", "0.5", "3"), ("after", "–", "–")))],
+            [Table(("", "ECE ↓", "n"), (("before", "50 %", "3"), ("after", "–", "–")))],
         ),
         (
             {"linf": {"radius": [8.0, 16.0], "accuracy": [0.5, 0.25]}},
-            [Table(("L∞, radius", "L∞, accuracy"), (("8", "0.5"), ("16", "0.25")))],
+            [Table(("L∞, radius", "L∞, accuracy ↑"), (("8", "50 %"), ("16", "25 %")))],
         ),
         ({"rows": [{"set": "a", "n": 1}, {"set": "b"}]}, [Table(("rows, set", "n"), (("a", "1"), ("b", "–")))]),
-        ({"l2": [{"radius": 0.5, "accuracy": 1}]}, [Table(("L2, radius", "accuracy"), (("0.5", "1"),))]),
+        ({"l2": [{"radius": 0.5, "accuracy": 1}]}, [Table(("L2, radius", "accuracy ↑"), (("0.5", "100 %"),))]),
         (
             {"a": {"n": 1, "status": "ok", "sha256": "ab"}, "b": {"n": 2, "status": "ok"}},
             [Table(("", "n"), (("a", "1"), ("b", "2")))],
@@ -585,17 +592,20 @@ def test_any_nesting_becomes_tables_that_lose_no_number():
     for _ in range(200):
         record = {f"top{i}": nested(3) for i in range(3)}
         text = json.dumps([table.rows for table in tables_of(record)], ensure_ascii=False)
-        for number in numbers(record):
-            assert shown(number) in text, record
+        for found in numbers(record):
+            assert shown(found) in text, record
 
 
 def test_words_for_values():
-    assert label("before.adaptive_ece") == "before, adaptive ECE"
-    assert label("best.fcd.value") == "best, fcd"
+    assert label("before.adaptive_ece") == "before, adaptive ECE ↓"
+    assert label("best.fcd.value") == "best, fcd ↓"
     assert flat({"a": {"b": {"c": 1}}, "d": [1]}) == {"a.b.c": 1, "d": [1]}
     radii = {"l2": [{"radius": 0.5, "accuracy": 1}, {"radius": 1.0, "accuracy": 0}]}
     assert flat(radii) == {"l2[radius 0.5].accuracy": 1, "l2[radius 1].accuracy": 0}
-    assert label("l2[radius 0.5].accuracy") == "L2, radius 0.5, accuracy"
+    assert label("l2[radius 0.5].accuracy") == "L2, radius 0.5, accuracy ↑"
+    assert label("best.fcd.epoch") == "best, fcd, epoch"
+    assert number("before.ece", 0.25) == "25 %"
+    assert (number("ece", None), number("n_images", 3), number("auroc", 0.5)) == ("–", "3", "0.5")
     for unnamed in ([{"a": 1}, {"a": 1}], [{"a": 1}, {"b": 2}], [{"a": None, "b": 1}], [{}], []):
         assert flat({"x": unnamed}) == {"x": unnamed}
     values = {None: "–", -1234567: "−1\u202f234\u202f567", 0.000123456: "0.0001235", -2.0: "−2", "ok": "ok"}

@@ -1,5 +1,6 @@
 """The page in a real browser: it loads whole and in silence, sorts, enlarges, fits a phone, and prints."""
 
+import re
 import time
 
 import pytest
@@ -144,20 +145,20 @@ def test_on_a_phone_lists_wrap_and_text_in_pictures_is_not_shrunk(page):
     assert drawn == [640, "auto"]
 
 
-def test_print_has_no_buttons_and_starts_a_run_on_a_page_of_its_own(page, tmp_path):
+def test_print_has_no_buttons_and_takes_few_sheets(page, tmp_path):
     page.emulate(760, 1000, media="print")
     shown = page.run(
         "return [...document.querySelectorAll('nav, .pause, .screen, dialog, .skip')]"
         ".filter(one => getComputedStyle(one).display !== 'none').length"
     )
     assert shown == 0
-    assert page.run("return getComputedStyle(document.querySelectorAll('.run')[1]).breakBefore") == "page"
     wait(page, "document.querySelector('img[data-still]').currentSrc.startsWith('data:image/png')")
     assert page.run(
         "return [...document.querySelectorAll('.scroll')].every(one => one.scrollHeight <= one.clientHeight + 1)"
     )
     page.pdf(tmp_path / "page.pdf")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    sheets = re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())
+    assert 2 <= len(sheets) <= 5  # two runs with few analyses; a page of the demo has at most 12
     wait(page, "!document.querySelector('.conditions[open]')")  # folded again afterwards
 
 

@@ -88,7 +88,7 @@ def test_seeds_become_mean_and_standard_deviation(demo):
     table = demo.printed
     assert table["method"].tolist() == ["M-EBM", "M-JEM", INITIAL]
     assert table["fcd ↓"].tolist() == ["1.00", "2.00 ± 1.41", "25.00"]
-    assert table["accuracy %"].tolist() == ["–", "98.00 ± 1.41", "–"]
+    assert table["accuracy % ↑"].tolist() == ["–", "98.00 ± 1.41", "–"]
     assert table["seeds"].tolist() == ["1", "2", "–"]
 
 
@@ -236,21 +236,23 @@ def test_captions_say_how_good_the_feature_classifier_is(demo):
 
 
 def test_precision_and_recall_have_columns_where_they_were_measured(demo, paper):
-    assert not {"precision ↑", "recall ↑", "note"} & set(demo.printed)
-    assert {"precision_mean", "precision_std", "recall_mean", "recall_std"} <= set(demo.numbers)
+    assert not {"precision % ↑", "recall % ↑", "note"} & set(demo.printed)
+    assert {"precision_percent_mean", "precision_percent_std", "recall_percent_mean", "recall_percent_std"} <= set(
+        demo.numbers
+    )
     shares = {"precision": 0.875, "recall": 0.5}
     results = [Result("mnist", "M-EBM", summary(1.0, **shares), True), Result("mnist", INITIAL, summary(25.0), False)]
     made = make("demo", results, {"mnist": "mnist"}, 3)
-    assert made.printed["precision ↑"].tolist() == ["0.875", "–"]
-    assert made.printed["recall ↑"].tolist() == ["0.500", "–"]
-    assert read(made)["recall_mean"].tolist()[0] == 0.5
+    assert made.printed["precision % ↑"].tolist() == ["87.5", "–"]
+    assert made.printed["recall % ↑"].tolist() == ["50.0", "–"]
+    assert read(made)["recall_percent_mean"].tolist()[0] == 50.0
     found = [Result("c10", "M-EBM, K = 5", {**fid(12.0), **shares}, True, n_steps=5)]
-    assert make("steps", found, TITLES, 2).printed["precision ↑"].tolist() == ["0.88"]
+    assert make("steps", found, TITLES, 2).printed["precision % ↑"].tolist() == ["88"]
     table = make("generation", found, TITLES, 2).printed
     assert [(row["metric"], row["ours"]) for row in rows(table, method="M-EBM, K = 5")] == [
-        *(("FID ↓", "12.00"), ("IS ↑", "8.00"), ("precision ↑", "0.88"), ("recall ↑", "0.50"))
+        *(("FID ↓", "12.00"), ("IS ↑", "8.00"), ("precision % ↑", "88"), ("recall % ↑", "50"))
     ]
-    assert not rows(make("generation", paper, TITLES, 2).printed, metric="precision ↑")
+    assert not rows(make("generation", paper, TITLES, 2).printed, metric="precision % ↑")
 
 
 def test_every_published_figure_of_the_method_has_a_row_of_ours():
@@ -270,12 +272,26 @@ def test_every_published_figure_of_the_method_has_a_row_of_ours():
 
 
 def test_formats_hold_every_cell(demo):
-    markdown, latex = (render(demo.printed, demo.caption) for render in (to_markdown, to_latex))
+    markdown, latex = to_markdown(demo.printed, demo.caption), to_latex(demo.printed, demo.caption, "demo")
     assert "| mnist | M-JEM | 2.00 ± 1.41 |" in markdown
     assert r"2.00 $\pm$ 1.41" in latex
     assert r"accuracy \%" in latex
     for text in (markdown, latex):
         assert "neither FID nor Inception Score" in text
+
+
+def test_a_latex_table_can_be_referred_to_and_sets_numbers_right(paper):
+    made = make("generation", paper, TITLES, 2)
+    lines = to_latex(made.printed, "of 100 %", "generation").splitlines()
+    assert lines[:4] == [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering", r"\begin{tabular}{lllrrrrrll}"]
+    assert [line for line in lines if line.endswith("rule")] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert lines[-3:] == [r"\caption{of 100 \%}", r"\label{tab:generation}", r"\end{table}"]
+
+
+def test_what_precision_and_recall_mean_is_said_where_they_stand():
+    for shares, said in (({"precision": 0.5, "recall": None}, 1), ({}, 0)):
+        found = make("demo", [Result("d", "M", summary(1.0, **shares), True)], {"d": "d"}, 2)
+        assert found.caption.count("Precision is the share of the scored images that lie near real ones") == said
 
 
 def test_csv_holds_numbers_in_full_and_nothing_where_there_is_none(paper):
@@ -355,7 +371,7 @@ def test_names_of_metrics_are_those_of_the_networks():
     found = [networks.module(name) for name in networks.NETWORKS.names()]
     assert [(network.DISTANCE, network.SCORE) for network in found] == list(PAIRS)
     assert [label(key) for key in METRICS] == [
-        *("fcd ↓", "FID ↓", "classifier score ↑", "IS ↑", "precision ↑", "recall ↑", "accuracy % ↑", "test loss ↓")
+        *("fcd ↓", "FID ↓", "classifier score ↑", "IS ↑", "precision % ↑", "recall % ↑", "accuracy % ↑", "test loss ↓")
     ]
 
 
@@ -392,4 +408,4 @@ def test_no_text_is_a_formula_markup_or_a_command(name):
     assert pd.read_csv(io.StringIO(text), dtype=str)["method"].tolist() == [as_csv]
     assert text.count("\n") == 2
     assert to_markdown(made.printed, "caption").splitlines()[2].startswith(f"| mnist | {as_markdown} | 1.00 | 8.00 |")
-    assert f"mnist & {as_latex} & 1.00 & 8.00 &" in to_latex(made.printed, "caption")
+    assert f"mnist & {as_latex} & 1.00 & 8.00 &" in to_latex(made.printed, "caption", "demo")

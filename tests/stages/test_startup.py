@@ -12,6 +12,7 @@ from mebm.data.archives import save_images
 
 HEAVY = ("numpy", "pandas", "torch", "scipy", "sklearn", "matplotlib", "PIL", "mlxtend", "torchvision")
 HEAVY += ("torch._dynamo", "torch._inductor", "sympy", "tensorboard", "jinja2", "pooch", "dvc", "snakemake", "networkx")
+HEAVY += ("safetensors",)
 TORCH = frozenset({"numpy", "torch"})
 # Of HEAVY, what each stage may load before it works. Packages that bring others count with them.
 LOADS = {

@@ -12,6 +12,7 @@ from mebm.errors import DataError
 from mebm.files import Record, read_json, read_text, require
 from mebm.show.formats import from_markdown
 from mebm.show.rows import DASH
+from mebm.show.summaries import DISTANCES, SCORES, SHARES
 
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 NAMES = {  # parts of a path that need more than their underscores removed
@@ -20,6 +21,8 @@ NAMES = {  # parts of a path that need more than their underscores removed
     "grad_norm": "SGLD gradient norm",
     "n_in_distribution": "own images",
     "n_other": "other images",
+    "fpr_at_95_tpr": "FPR at 95 % TPR",
+    "knn_accuracy": "k-NN accuracy",
 }
 ACRONYMS = {
     "ece": "ECE",
@@ -31,6 +34,14 @@ ACRONYMS = {
     "l2": "L2",
     "sgld": "SGLD",
 }
+# By the last part of a number's path: where it is better, and which shares of 1 are shown in percent.
+BETTER = {
+    **dict.fromkeys(("accuracy", "clean_accuracy", "auroc", "average_precision", "precision", "recall", *SCORES), "↑"),
+    **dict.fromkeys(("ece", "adaptive_ece", "nll", "brier", "fpr_at_95_tpr", "loss", "test_loss", *DISTANCES), "↓"),
+    **{"distance": "↓", "best_distance": "↓", "score": "↑"},
+}
+PERCENT = (*SHARES, "clean_accuracy", "knn_accuracy", "features_accuracy", "confidence", "mean_probability")
+PERCENT += ("ece", "adaptive_ece", "fpr_at_95_tpr")
 # Keys of a metric record that say under which conditions it was measured, besides the parameters of its stage.
 CONDITIONS = ("status", "warning", "seed", "versions", "provenance", "n_*", "*_sha256", "bn_stats", "preprocessing")
 CONDITIONS += ("features_accuracy", "features_warning", "reference_split")
@@ -142,7 +153,7 @@ class Analysis(JobPictures):
         kept = {key: value for key, value in (self.record or {}).items() if self._is_condition(key, value)}
         hashes = {path: value for path, value in flat(self.found).items() if path.endswith("sha256")}
         hidden = ("status", *WARNINGS)
-        return [(label(key), shown(value)) for key, value in (flat(kept) | hashes).items() if key not in hidden]
+        return [(label(key), number(key, value)) for key, value in (flat(kept) | hashes).items() if key not in hidden]
 
     def _is_condition(self, key: str, value: Any) -> bool:
         return isinstance(value, (str, bool)) or any(fnmatch(key, pattern) for pattern in self._conditions)
@@ -196,7 +207,7 @@ class Overview:
             paths = dict.fromkeys(path for values in found for path, value in values.items() if _is_number(value))
             chosen = [path for path in paths if any(fnmatch(path, key) for key in keys)] or list(paths)[:KEY_NUMBERS]
             if chosen:
-                groups.append((title, [(label(path), [shown(v.get(path)) for v in found]) for path in chosen]))
+                groups.append((title, [(label(path), [number(path, v.get(path)) for v in found]) for path in chosen]))
         return groups
 
     def reasons(self, runs: list[Run]) -> list[tuple[str, str, str]]:
@@ -305,25 +316,25 @@ def tables_of(record: dict[str, Any], within: str = "") -> list[Table]:
     for key, value in record.items():
         path = f"{within}.{key}" if within else key
         if key in groups and not common:
-            numbers = {name: item for name, item in value.items() if not _is_formal(name, [item])}
-            if value in leaves and len(numbers) > 2:
-                deeper.append(Table((label(path), "value"), tuple((label(n), shown(v)) for n, v in numbers.items())))
+            inner = {name: item for name, item in value.items() if not _is_formal(name, [item])}
+            if value in leaves and len(inner) > 2:
+                deeper.append(Table((label(path), "value"), tuple((label(n), number(n, v)) for n, v in inner.items())))
             elif value in leaves:
-                single += [(label(f"{path}.{name}"), shown(item)) for name, item in numbers.items()]
+                single += [(label(f"{path}.{name}"), number(f"{path}.{name}", item)) for name, item in inner.items()]
             else:
                 deeper += tables_of(value, path)
         elif key in columns and _columns(value):
             names = _columns(value)
-            rows = tuple(tuple(shown(item.get(name)) for name in names) for item in value)
+            rows = tuple(tuple(number(name, item.get(name)) for name in names) for item in value)
             # the first column says what the table is of
             deeper.append(Table((label(f"{path}.{names[0]}"), *map(label, names[1:])), rows))
         elif key not in groups and not (key in columns and _side_by_side(columns)):
-            single.append((label(path), shown(value)))
+            single.append((label(path), number(path, value)))
     if common and (names := _columns(list(groups.values()))):
-        rows = tuple((label(key), *(shown(value.get(name)) for name in names)) for key, value in groups.items())
+        rows = tuple((label(key), *(number(name, value.get(name)) for name in names)) for key, value in groups.items())
         deeper.insert(0, Table((label(within), *map(label, names)), rows))
     if _side_by_side(columns):
-        rows = tuple(tuple(map(shown, row)) for row in zip(*columns.values(), strict=True))
+        rows = tuple(tuple(map(number, columns, row)) for row in zip(*columns.values(), strict=True))
         deeper.insert(0, Table(tuple(label(f"{within}.{key}" if within else key) for key in columns), rows))
     return ([Table(("", "value"), tuple(single))] if single else []) + deeper
 
@@ -348,10 +359,22 @@ def _side_by_side(columns: dict[str, list]) -> bool:
 
 
 def label(path: str) -> str:
-    """The path of a number in words: before.adaptive_ece becomes "before, adaptive ECE"."""
-    found = re.findall(r"\[(.*?)\]|([^.\[]+)", path.removesuffix(".value"))
-    parts = [name or key for name, key in found]
-    return ", ".join(NAMES.get(part, " ".join(ACRONYMS.get(word, word) for word in part.split("_"))) for part in parts)
+    """The path of a number in words, with an arrow to where it is better: "before, adaptive ECE ↓"."""
+    parts = _parts(path)
+    words = (NAMES.get(part, " ".join(ACRONYMS.get(word, word) for word in part.split("_"))) for part in parts)
+    return ", ".join(words) + (f" {BETTER[parts[-1]]}" if parts and parts[-1] in BETTER else "")
+
+
+def number(path: str, value: Any) -> str:
+    """A value as `shown` shows it, in percent where the path is that of such a share."""
+    if _parts(path)[-1:] and _parts(path)[-1] in PERCENT and isinstance(value, (int, float)):
+        return f"{shown(100 * value)} %"
+    return shown(value)
+
+
+def _parts(path: str) -> list[str]:
+    """What a path leads through: "a[radius 8].b" is a, radius 8, b."""
+    return [name or key for name, key in re.findall(r"\[(.*?)\]|([^.\[]+)", path.removesuffix(".value"))]
 
 
 def shown(value: Any) -> str:

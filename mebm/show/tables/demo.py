@@ -1,12 +1,13 @@
 """Quality and accuracy side by side, in the features of the small classifier: a row per data set and method."""
 
 from mebm.show.rows import (
+    COVERAGE,
     IMAGES,
     SEEDS,
-    SHARES,
     SPREAD,
     Result,
     Row,
+    decimals,
     grouped,
     images,
     measured,
@@ -20,8 +21,8 @@ from mebm.show.rows import (
 TITLE = "Quality and accuracy"
 COLUMNS = (
     *(("data set", "data_set"), ("method", "method"), ("fcd ↓", "fcd_mean", "fcd_std")),
-    *(("classifier score ↑", "classifier_score_mean", "classifier_score_std"), *SHARES),
-    *(("accuracy %", "accuracy_percent_mean", "accuracy_percent_std"), ("test loss", "loss_mean", "loss_std")),
+    *(("classifier score ↑", "classifier_score_mean", "classifier_score_std"), *COVERAGE),
+    *(("accuracy % ↑", "accuracy_percent_mean", "accuracy_percent_std"), ("test loss ↓", "loss_mean", "loss_std")),
     *(IMAGES, SEEDS, ("note", "note")),
 )
 BASELINES = True
@@ -42,12 +43,7 @@ def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[Row
     made = []
     for (dataset, method), members in grouped(results).items():
         records = numbers(members, "full")
-        quality = ("fcd", "classifier_score", "precision", "recall", "accuracy")
-        made.append(
-            (
-                *(dataset, method, *(spread(measured(records, key), digits) for key in quality)),
-                *(spread(measured(records, "loss"), digits + 1), images(records), seeds(members, records)),
-                note(members),
-            )
-        )
+        keys = ("fcd", "classifier_score", "precision", "recall", "accuracy", "loss")
+        found = (spread(measured(records, key), decimals(key, digits)) for key in keys)
+        made.append((dataset, method, *found, images(records), seeds(members, records), note(members)))
     return made

@@ -3,14 +3,15 @@
 import re
 
 from mebm.show.rows import (
+    COVERAGE,
     IMAGES,
     PROTOCOLS,
     SEEDS,
-    SHARES,
     SPREAD,
     Cell,
     Result,
     Row,
+    decimals,
     grouped,
     images,
     measured,
@@ -30,7 +31,7 @@ COLUMNS = (
         ("K", "n_steps"),
         ("distance ↓", "distance_mean", "distance_std"),
     ),
-    *(("score ↑", "score_mean", "score_std"), *SHARES, ("training h", "training_hours_mean", "training_hours_std")),
+    *(("score ↑", "score_mean", "score_std"), *COVERAGE, ("training h", "training_hours_mean", "training_hours_std")),
     *(IMAGES, SEEDS, ("protocol", "protocol"), ("note", "note")),
 )
 BASELINES = False
@@ -54,12 +55,13 @@ def rows(results: list[Result], titles: dict[str, str], digits: int) -> list[Row
         for protocol in first.protocols:
             records = numbers(members, protocol)
             quality = (DISTANCES, SCORES, ("precision",), ("recall",))
-            values = ([value for key in keys for value in measured(records, key)] for keys in quality)
+            values = [([value for key in keys for value in measured(records, key)], keys[0]) for keys in quality]
             hours = [member.hours for member in members if member.hours is not None]
             made.append(
                 (
                     *(titles[dataset], method, Cell(str(first.n_steps), (first.n_steps,))),
-                    *(*(spread(found, digits) for found in values), spread(hours, digits), images(records)),
+                    *(spread(found, decimals(key, digits)) for found, key in values),
+                    *(spread(hours, digits), images(records)),
                     *(seeds(members, records), protocol, note(members)),
                 )
             )
