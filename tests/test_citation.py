@@ -15,7 +15,7 @@ from smoke import ROOT
 
 # Of Citation File Format 1.2.0; the file was also validated by cffconvert.
 REQUIRED = {"cff-version", "message", "title", "authors"}
-OPTIONAL = {"abstract", "date-released", "doi", "keywords", "license", "references", "repository-code", "type", "version"}
+OPTIONAL = {"abstract", "date-released", "doi", "keywords", "license", "references", "type", "version"}
 REFERENCE = {"type", "title", "authors", "conference", "year", "url", "identifiers"}
 
 
