@@ -4,7 +4,7 @@
 the command prints that as one line.
 """
 
-from mebm.commands import archive, compare, cost, mend, show, unite, verify
+from mebm.commands import archive, compare, cost, croissant, mend, show, unite, verify
 
 COMMANDS = {
     "compare": compare,
@@ -12,6 +12,7 @@ COMMANDS = {
     "cost": cost,
     "archive": archive,
     "verify": verify,
+    "croissant": croissant,
     "mend": mend,
     "unite": unite,
 }
