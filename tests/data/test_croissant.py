@@ -65,7 +65,7 @@ def test_the_library_of_the_format_accepts_it_and_reads_classes_and_arrays(folde
     croissant.write(folder)
     found = library.Dataset(folder / croissant.NAME)
     assert not found.metadata.ctx.issues.errors
-    names = [row["classes/name"].decode() for row in found.records("classes")]
+    names = [row["classes/name"] for row in found.records("classes")]
     assert names == [str(digit) for digit in range(10)]
     (record,) = found.records("test-labels-array")
     labels = np.load(io.BytesIO(record["test-labels-array/content"]))
