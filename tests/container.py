@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 
 ROOT = Path(__file__).parent.parent
 TORCH = re.compile(r"(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==")
@@ -31,7 +32,7 @@ def main() -> int:
         if not line or name.startswith("#") or name == "CMD":
             continue
         print(f"== {line}", flush=True)
-        words = re.sub(r"\$(\w+)", lambda match: environment.get(match[1], ""), words) if name != "RUN" else words
+        words = words if name == "RUN" else Template(words).safe_substitute(environment)
         if name == "FROM":
             start(root, re.fullmatch(r"debian:(\w+)-slim", words)[1])
         elif name == "WORKDIR":
