@@ -4,7 +4,7 @@
 the command prints that as one line.
 """
 
-from mebm.commands import archive, compare, cost, export, mend, show, unite, verify
+from mebm.commands import archive, artifact, compare, cost, croissant, export, mend, show, unite, verify
 
 COMMANDS = {
     "compare": compare,
@@ -13,6 +13,8 @@ COMMANDS = {
     "export": export,
     "archive": archive,
     "verify": verify,
+    "croissant": croissant,
+    "artifact": artifact,
     "mend": mend,
     "unite": unite,
 }

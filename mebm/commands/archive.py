@@ -1,7 +1,7 @@
 """Bundle a suite in one file for a paper's supplement.
 
-The bundle holds parameters, lock files, metrics, tables, figures, environment and checksums. Run it in the project's
-folder, with all jobs of the suite up to date. `python -m mebm verify FILE` checks the result.
+The bundle holds parameters, lock files, metrics, tables, figures, environment, checksums and, as an RO-Crate, what made
+what. Run it in the project's folder, with all jobs of the suite up to date. `python -m mebm verify FILE` checks it.
 """
 
 import argparse
@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> None:
             f"{', '.join(stale[:3])}{more}: not up to date, so the bundle would not hold what params.yaml says; "
             "run `snakemake` first"
         )
-    count = bundle(Path("."), graph, environment(), out)
+    count = bundle(Path("."), graph, settings.suite, environment(), out)
     print(f"{out}: {count} files, {out.stat().st_size / 1e6:.1f} MB")

@@ -1,4 +1,4 @@
-"""A suite in one file for a paper's supplement: parameters, lock files, results, environment, checksums.
+"""A suite in one file for a paper's supplement: parameters, lock files, results, environment, metadata, checksums.
 
 Weights, chains and data sets are not in the bundle, but its lock file holds their MD5. This is DVC's lock file, reduced
 to the jobs of the suite in order of their names. Equal results give equal bytes, but for the hours of training.
@@ -13,11 +13,13 @@ import stat
 import subprocess
 import zipfile
 import zlib
+from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 
 import yaml
 
+from mebm.engine.crate import METADATA, crate
 from mebm.engine.graph import Graph
 from mebm.engine.hashes import folder_md5, md5
 from mebm.engine.lockfile import read_lock
@@ -25,22 +27,25 @@ from mebm.errors import DataError
 from mebm.files import BoundedLoader, replacing
 
 KEPT = (".json", ".yaml", ".csv", ".md", ".tex", ".html", ".svg", ".png", ".webp")  # of what jobs made
-COPIED = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml")
+COPIED = ("params.yaml", "dvc.yaml", "dvc.lock", "Snakefile", "requirements.lock", "pyproject.toml", "LICENSE")
 ENVIRONMENT, SUMS = "environment.json", "SHA256SUMS"
 LARGEST = 2**30  # bytes of a bundle's files together, all of which are read
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in the bundle, so that its bytes depend on contents alone
 
 
-def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
+def bundle(root: Path, graph: Graph, suite: str, environment: dict, out: Path) -> int:
     """Write the bundle of a suite, whole or not at all. Returns the number of files in it.
 
-    graph: its jobs, all of which must have run. Raises DataError for an output that is not there, for results that are
-    too large to be checked, and where `out` is there and is no bundle.
+    graph: its jobs, all of which must have run. suite: its name. environment: as below. Raises DataError for an output
+    that is not there, for results that are too large to be checked, and where `out` is there and is no bundle.
     """
     if os.path.lexists(out) and not _is_bundle(out):
         raise DataError(f"{out}: already exists and is not a bundle of a suite; move it away, or give another --out")
     contents = {name: (root / name).read_bytes() for name in COPIED if (root / name).is_file()}
-    contents["dvc.lock"] = _lock_of(graph, root / "dvc.lock")
+    recorded = read_lock(root / "dvc.lock")
+    stages = {address: recorded[address] for address in graph.jobs if address in recorded}
+    ordered = {"schema": "2.0", "stages": dict(sorted(stages.items()))}
+    contents["dvc.lock"] = yaml.safe_dump(ordered, sort_keys=False).encode()
     for job in graph.jobs.values():
         for name in job.outs:
             path = root / name
@@ -50,11 +55,12 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
             files = [file for file in files if not file.name.startswith(".")]
             if all(file.suffix in KEPT for file in files):  # a folder as a whole, or its hash could not be checked
                 contents |= {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
+    contents[ENVIRONMENT] = (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
+    contents[METADATA] = crate(suite, contents, stages, environment)
     if (size := sum(map(len, contents.values()))) > LARGEST:
         raise DataError(
             f"{out}: would hold {size} bytes, more than the {LARGEST} that `verify` reads; use a smaller suite"
         )
-    contents[ENVIRONMENT] = (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in [(SUMS, sums.encode()), *sorted(contents.items())]:
@@ -65,13 +71,18 @@ def bundle(root: Path, graph: Graph, environment: dict, out: Path) -> int:
 
 
 def environment() -> dict:
-    """Python, packages, operating system, and the commit of the code."""
+    """Python, packages, operating system, and the commit of the code with its day.
+
+    Without git the day is that of the last record in dvc.lock.
+    """
     packages = {found.metadata["Name"]: found.version for found in distributions()}
+    recorded = Path("dvc.lock").stat().st_mtime
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "commit": _git("rev-parse", "HEAD"),
+        "date": _git("log", "-1", "--format=%cs") or datetime.fromtimestamp(recorded, UTC).date().isoformat(),
         "modified": (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines(),
     }
 
@@ -82,12 +93,6 @@ def _git(*words: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _lock_of(graph: Graph, path: Path) -> bytes:
-    """DVC's lock file with the jobs of a suite only, ordered by name."""
-    stages = {address: stage for address, stage in sorted(read_lock(path).items()) if address in graph.jobs}
-    return yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False).encode()
 
 
 def _outputs(stage: dict) -> dict[str, str]:

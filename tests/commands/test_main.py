@@ -52,7 +52,7 @@ def test_words_that_a_command_does_not_know_end_with_status_2(argv, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["archive", "cost", "mend", "show", "unite"])
+@pytest.mark.parametrize("name", ["archive", "artifact", "cost", "croissant", "mend", "show", "unite"])
 def test_outside_a_project_is_said_in_a_line(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([name]) == 1

@@ -29,6 +29,8 @@ def project(tmp_path) -> tuple[Path, SimpleNamespace]:
         "results/run/log.csv": b"iteration\n",
         "params.yaml": b"train: {}\n",
         "dvc.yaml": b"stages: {}\n",
+        "Snakefile": b"rule all:\n",
+        "pyproject.toml": b'[project]\nlicense = "MIT"\n',
     }
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +55,13 @@ def project(tmp_path) -> tuple[Path, SimpleNamespace]:
     return root, SimpleNamespace(jobs=jobs)
 
 
+ENVIRONMENT = {"python": "3.11.9", "packages": {"snakemake": "9.27.1", "dvc": "3.67.1"}, "date": "2026-11-28"}
+
+
 @pytest.fixture
 def made(project, tmp_path) -> Path:
     path = tmp_path / "demo.zip"
-    bundle(*project, {"python": "3.11"}, path)
+    bundle(*project, "demo", ENVIRONMENT, path)
     return path
 
 
@@ -64,12 +69,22 @@ def test_a_bundle_holds_what_a_supplement_needs_and_no_weights(made):
     with zipfile.ZipFile(made) as archive:
         names = set(archive.namelist())
     assert names == {
-        *("SHA256SUMS", "environment.json", "params.yaml", "dvc.yaml", "dvc.lock", "results/tables/demo.md"),
+        *(
+            "SHA256SUMS",
+            "environment.json",
+            "ro-crate-metadata.json",
+            "Snakefile",
+            "pyproject.toml",
+            "params.yaml",
+            "dvc.yaml",
+            "dvc.lock",
+            "results/tables/demo.md",
+        ),
         *("results/figures/a.svg", "results/figures/sub/b.png", "results/run/log.csv"),
     }
     confirmed = ["results/figures", "results/tables/demo.md", "results/run/log.csv"]
     files, found, outside = verify(made)
-    assert (files, sorted(found), outside) == (9, sorted(confirmed), ["results/run/checkpoint.pt"])
+    assert (files, sorted(found), outside) == (12, sorted(confirmed), ["results/run/checkpoint.pt"])
 
 
 def test_equal_results_give_equal_bytes(project, made, tmp_path):
@@ -77,7 +92,7 @@ def test_equal_results_give_equal_bytes(project, made, tmp_path):
     (root / "results" / "tables" / "demo.md").touch()
     lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]  # DVC adds jobs as they end
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": dict(reversed(lock.items()))}, sort_keys=False))
-    bundle(root, graph, {"python": "3.11"}, tmp_path / "again.zip")
+    bundle(root, graph, "demo", ENVIRONMENT, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == made.read_bytes()
 
 
@@ -85,7 +100,7 @@ def test_an_incomplete_suite_is_refused_and_nothing_written(project, tmp_path):
     root, graph = project
     (root / "results" / "tables" / "demo.md").unlink()
     with pytest.raises(DataError, match=r"results/tables/demo\.md: no such file, so the suite is not complete"):
-        bundle(root, graph, {}, tmp_path / "no.zip")
+        bundle(root, graph, "demo", ENVIRONMENT, tmp_path / "no.zip")
     assert not (tmp_path / "no.zip").exists()
 
 
@@ -159,13 +174,13 @@ def test_a_bundle_that_would_unpack_without_end(made, project, tmp_path, capsys,
     assert error.count("\n") == 1
     (project[0] / "results" / "tables" / "demo.md").write_bytes(bytes(10**6))
     with pytest.raises(DataError, match="more than the 100000 that `verify` reads"):
-        bundle(*project, {}, tmp_path / "large.zip")
+        bundle(*project, "demo", ENVIRONMENT, tmp_path / "large.zip")
     assert not (tmp_path / "large.zip").exists()
 
 
 @pytest.mark.parametrize("content", [b"my thesis", b"PK\x03\x04", None])
 def test_only_a_bundle_is_replaced_by_one(project, made, tmp_path, content):
-    bundle(*project, {"python": "3.12"}, made)  # over the one before
+    bundle(*project, "demo", ENVIRONMENT | {"python": "3.12.1"}, made)  # over the one before
     path = tmp_path / "thesis.zip"
     if content is None:
         with zipfile.ZipFile(path, "w") as archive:
@@ -173,7 +188,7 @@ def test_only_a_bundle_is_replaced_by_one(project, made, tmp_path, content):
         content = path.read_bytes()
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"thesis\.zip: already exists and is not a bundle"):
-        bundle(*project, {}, path)
+        bundle(*project, "demo", ENVIRONMENT, path)
     assert path.read_bytes() == content
 
 
@@ -188,7 +203,7 @@ def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):
 def test_flipped_bits_end_in_one_line(made, tmp_path, capsys):
     content = made.read_bytes()
     with zipfile.ZipFile(made) as archive:
-        entry = max(archive.infolist(), key=lambda info: info.compress_size)
+        entry = archive.getinfo("SHA256SUMS")  # no part of which repeats, so that every bit counts
     start = entry.header_offset + 30 + len(entry.filename)
     for at in range(start, start + entry.compress_size, 7):
         made.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
@@ -201,11 +216,11 @@ def test_a_lock_file_in_a_merge_is_named(project, tmp_path):
     with open(root / "dvc.lock", "a") as file:
         file.write("<<<<<<< ours\n")
     with pytest.raises(DataError, match=r"dvc\.lock: holds the conflict of a merge"):
-        bundle(root, graph, {}, tmp_path / "no.zip")
+        bundle(root, graph, "demo", ENVIRONMENT, tmp_path / "no.zip")
 
 
 def test_the_command_says_what_it_confirmed(made, capsys):
     assert main(["verify", str(made)]) == 0
     said = capsys.readouterr().out
-    assert "9 files are whole; 3 outputs are what dvc.lock recorded\n1 more" in said
+    assert "12 files are whole; 3 outputs are what dvc.lock recorded\n1 more" in said
     assert said.endswith("  results/run/checkpoint.pt\n")
