@@ -27,6 +27,7 @@ from mebm.settings.schema import (
     Quality,
     Sample,
     Train,
+    Weights,
     release_ratio,
 )
 
@@ -333,12 +334,22 @@ def of_promise(run: Run) -> Iterator[str]:
     )
 
 
+def of_maker(entry: dict, maker: Run) -> Iterator[str]:
+    """What is wrong with an imported run whose checkpoint a run of the suite trains: it has that one's training and data."""
+    if entry["dataset"] != maker.dataset:
+        yield f"dataset: is {shown(entry['dataset'])}, expected {shown(maker.dataset)}, that of trained.{maker.name}"
+    if "train" in entry:
+        yield f"train: is that of trained.{maker.name}, which makes its checkpoint; leave the section out here"
+
+
 def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:
     """What is wrong with a run among the others of its data set and method, with which it is averaged as seeds are."""
     for other in others:
         fault = None
-        if imported := [one.name for one in (run, other) if one.checkpoint is not None]:
-            fault = f"{imported[0]} is imported, which is no seed of another"
+        if foreign := [one.name for one in (run, other) if one.checkpoint is not None and one.made_from is None]:
+            fault = f"{foreign[0]} is imported, which is no seed of another"
+        elif (run.made_from is None) != (other.made_from is None):
+            fault = f"{(run if run.made_from else other).name} has weights that were made of a trained run's"
         else:
             ours, theirs = _averaged(run), _averaged(other)
             if different := [key for key in (ours | theirs) if ours.get(key) != theirs.get(key)]:
@@ -354,10 +365,11 @@ def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:
 
 def _averaged(run: Run) -> dict[str, object]:
     """All that seeds of one row have in common, by key."""
-    kinds = (Train, Sample, Quality)
+    kinds = (Train, Sample, Quality, *([Weights] if run.made_from else []))
     found = {
         f"{kind.__name__.lower()}.{key}": getattr(run.of(kind), key) for kind in kinds for key in kind.model_fields
     }
     del found["train.seed"]
-    decisive = run.of(Compute).decisive(run.of(Train))
+    trained = run.made_from or run
+    decisive = trained.of(Compute).decisive(trained.of(Train))
     return found | {f"compute.{DECISIVE[key]}": value for key, value in decisive.items()}

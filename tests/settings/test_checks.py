@@ -299,6 +299,67 @@ def test_an_imported_run_is_never_averaged(other):
     assert "runs.second: has the method 'released' of first, but second is imported" in line
 
 
+def averages(*seeds: int, **changes) -> dict:
+    """The smoke parameters with M-JEM at these seeds, and an imported run of each one's averaged weights."""
+    content = smoke.smoke_params()
+    content["train"]["ema_decays"] = [0.5, 0.9]
+    for seed in seeds:
+        with_run(content, f"mjem_{seed}", {**AGAIN, "train": {"pyx_weight": 1.0, "seed": seed}})
+        entry = {"method": "averaged", "dataset": "digits", "weights": {"ema_decay": 0.5}}
+        entry |= {"checkpoint": f"results/mjem_{seed}/train/checkpoint.pt"}
+        with_run(content, f"ema_{seed}", {**entry, **(changes if seed == seeds[-1] else {})}, "imported")
+    return content
+
+
+def test_averaged_weights_of_seeds_are_seeds_of_one_row():
+    content = averages(1, 2)
+    del content["suite"]["trained"]["mjem"], content["suite"]["analysed"]["mjem"]
+    content["runs"] = {f"mjem_{seed}": {"train": {"log_every": 3}} for seed in (1, 2)}
+    loaded = check_params(FILE, content)
+    rows = loaded.resolve("tables", "demo").runs
+    assert {rows[name].method for name in ("ema_1", "ema_2")} == {"averaged"}
+    for seed in (1, 2):  # training as it is: of the run that makes the checkpoint, command lines included
+        made = loaded.resolve("import_checkpoint", f"ema_{seed}").train
+        assert made == loaded.resolve("train", f"mjem_{seed}").train
+        assert (made.seed, made.log_every) == (seed, 3)
+    own = {"weights.ema_decay": 0.5, "train.pyx_weight": 1.0, "train.seed": 2, "train.log_every": 3}
+    assert loaded.imported["ema_2"].differences == own
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"weights": {"ema_decay": 0.9}}, "another weights.ema_decay"),
+        ({"weights": {"ema_decay": 0.5, "sgld_steps": 3}}, "another weights.sgld_steps"),
+        ({"sample": {"protocols": ["full", "release_0.9"]}}, "another sample.protocols"),
+        ({"checkpoint": "results/mjem_1/train/checkpoint.pt"}, "the same train.seed, 1"),
+        ({"checkpoint": "a.pt", "train": {"pyx_weight": 1.0, "seed": 2}}, "ema_2 is imported, which is no seed of"),
+    ],
+)
+def test_only_weights_that_were_made_alike_are_seeds_of_one_row(changes, fault):
+    line = refusal(averages(1, 2, **changes))
+    assert line.startswith(f"params.yaml: runs.ema_2: has the method 'averaged' of ema_1, but {fault}"), line
+    check_params(FILE, averages(1, 2, **changes, method="another"))
+
+
+def test_averaged_weights_are_no_seeds_of_trained_ones():
+    line = refusal(averages(1, method="M-JEM, again"))
+    assert "runs.ema_1: has the method 'M-JEM, again' of mjem_1, but ema_1 has weights that were made of" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": {"lr": 0.1}}, "imported.ema_1.train: is that of trained.mjem_1, which makes its checkpoint; leave"),
+        ({"dataset": "other"}, "imported.ema_1.dataset: is 'other', expected 'digits', that of trained.mjem_1"),
+    ],
+)
+def test_a_run_of_a_trained_checkpoint_has_its_training_and_data(changes, message):
+    content = averages(1, **changes)
+    content["suite"]["datasets"]["other"] = {}
+    assert refusal(content).startswith(f"params.yaml: {message}")
+
+
 @pytest.mark.parametrize("kind", ["trained", "imported"])
 @pytest.mark.parametrize(
     ("method", "weight", "message"),
