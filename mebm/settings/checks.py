@@ -31,7 +31,9 @@ from mebm.settings.schema import (
     release_ratio,
 )
 
-INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
+# Rows of tables beside those of methods, and the names of their records
+INITIAL, CLASSWISE, HELDOUT = "initial distribution", "initial distribution by classes", "held-out real images"
+BASELINES = {"initial": INITIAL, "classwise": CLASSWISE, "heldout": HELDOUT}
 MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
 RELEASE_IMAGES = 10_000  # of mebm/measure/selection.py, without PyTorch
 
@@ -315,7 +317,7 @@ def of_method(method: object) -> Iterator[str]:
         yield f"method: is {'missing' if method is None else shown(method)}, expected the row's name in tables"
     elif len(method) > 100 or not method.isprintable() or method != method.strip():
         yield f"method: is {shown(method)}, expected one line of at most 100 characters, without space around it"
-    elif method.casefold() in (INITIAL, HELDOUT):
+    elif method.casefold() in BASELINES.values():
         yield f"method: is {shown(method)}, the name of another row of every table; use another"
 
 
