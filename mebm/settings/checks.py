@@ -7,7 +7,7 @@ first ("train.buffer_size: is 10, expected ..."); nothing where all is well. Wha
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mebm import sources
 from mebm.errors import listed, named, shown
@@ -184,6 +184,14 @@ def of_train(train: Train) -> Iterator[str]:
 def of_run(run: Run, data: Size) -> Iterator[str]:
     """What is wrong with the sections of a run that is trained here: train, sample and quality, with its data."""
     train, sample, quality = run.of(Train), run.of(Sample), run.of(Quality)
+    if (held_out := train.validation_images) and data.train is not None:
+        least = max(data.classes or 0, 2)
+        if not least <= held_out <= data.train - least:
+            yield (
+                f"train.validation_images: is {held_out}, expected 0, or {least} to {data.train - least} of the "
+                f"{data.train} training images, so that both parts have some of every class"
+            )
+        data = replace(data, train=data.train - held_out)
     if train.px_weight and train.buffer_size < train.batch_size:
         yield (
             f"train.buffer_size: is {train.buffer_size}, expected at least train.batch_size ({train.batch_size}): the "
@@ -337,11 +345,31 @@ def of_promise(run: Run) -> Iterator[str]:
 
 
 def of_maker(entry: dict, maker: Run) -> Iterator[str]:
-    """What is wrong with an imported run whose checkpoint a run of the suite trains: it has that one's training and data."""
+    """What is wrong with a run that is imported from another of the suite, whose training and data it has."""
     if entry["dataset"] != maker.dataset:
         yield f"dataset: is {shown(entry['dataset'])}, expected {shown(maker.dataset)}, that of trained.{maker.name}"
     if "train" in entry:
         yield f"train: is that of trained.{maker.name}, which makes its checkpoint; leave the section out here"
+
+
+def of_weights(run: Run) -> Iterator[str]:
+    """What is wrong with the choice among the weights that a run of the suite keeps."""
+    choose, maker = run.of(Weights).choose, run.made_from
+    if maker is None:
+        return
+    train, name = maker.of(Train), f"trained.{maker.name}"
+    epochs, folder = train.kept_epochs(), not str(run.checkpoint).endswith(".pt")
+    if folder and not epochs:
+        yield f"checkpoint: is a folder of snapshots, but {name} keeps no weights in it; set its train.keep_every"
+    if choose != "last" and not folder:
+        where = f"results/{maker.name}/train/snapshots"
+        yield f"weights.choose: is {shown(choose)}, but the checkpoint is a single file; set that to {where}"
+    if isinstance(choose, int) and choose not in epochs:
+        yield f"weights.choose: is {choose}, but {name} keeps weights after epochs {listed(epochs)}"
+    if choose in ("accuracy", "quality") and not train.validation_images:
+        yield f"weights.choose: is {shown(choose)}, but {name} holds no images out; set its train.validation_images"
+    if choose == "accuracy" and not train.pyx_weight:
+        yield f"weights.choose: is 'accuracy', but {name} trains no classifier; choose by quality"
 
 
 def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:

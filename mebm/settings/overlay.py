@@ -49,6 +49,7 @@ ENTRY_SECTIONS = {
     "trained": RUN_SECTIONS,
     "imported": RUN_SECTIONS,
 }
+IGNORED = (".state", "logs")  # which DVC leaves out
 OWN_KEYS = {"trained": {"method", "dataset"}, "imported": {"method", "dataset", "checkpoint"}}  # besides sections
 
 
@@ -193,6 +194,7 @@ class _Reader:
                 sections["train"] = maker.sections["train"]
                 differences |= {key: value for key, value in maker.differences.items() if key.startswith("train.")}
             runs[name] = Run(name, sections, differences, entry["method"], entry["dataset"], checkpoint, maker)
+            _raise_first(f"{where}.", checks.of_weights(runs[name]))
         return runs
 
     def _check_name(self, kind: str, where: str, name: Any) -> None:
@@ -213,6 +215,11 @@ class _Reader:
             raise ParamsError(
                 f"{where}.checkpoint: is {found(checkpoint)}, expected the path of a file, of letters, digits and "
                 ". _ - /"
+            )
+        if kind == "imported" and (ignored := PurePosixPath(checkpoint).parts[0]) in IGNORED:
+            raise ParamsError(
+                f"{where}.checkpoint: is {checkpoint}, but nothing in {ignored} is a result that lasts; copy the file "
+                "to data/downloads, and name it there"
             )
 
     def _sections(self, where: str, kind: str, entry: dict) -> dict[str, Section]:
@@ -241,8 +248,8 @@ class _Reader:
 
 
 def _trained_by(checkpoint: str) -> str:
-    """The name of the run whose training would make this file; empty for other files."""
-    match = re.fullmatch(r"results/(\w+)/train/checkpoint\.pt", str(PurePosixPath(checkpoint)))
+    """The name of the run whose training would make this file, or folder of snapshots; empty for others."""
+    match = re.fullmatch(r"results/(\w+)/train/(checkpoint\.pt|snapshots)", str(PurePosixPath(checkpoint)))
     return match[1] if match else ""
 
 

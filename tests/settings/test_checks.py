@@ -343,8 +343,79 @@ def test_only_weights_that_were_made_alike_are_seeds_of_one_row(changes, fault):
 
 
 def test_averaged_weights_are_no_seeds_of_trained_ones():
-    line = refusal(averages(1, method="M-JEM, again"))
+    content = averages(1, method="M-JEM, again")
+    content["suite"]["trained"] |= {"mjem_1": {**content["suite"]["trained"]["mjem_1"], "method": "M-JEM, again"}}
+    line = refusal(content)
     assert "runs.ema_1: has the method 'M-JEM, again' of mjem_1, but ema_1 has weights that were made of" in line
+
+
+KEPT = {"keep_every": 1, "validation_images": 200, "epochs": 3, "grid_every": 2}
+
+
+@pytest.mark.parametrize(
+    ("train", "choose", "message"),
+    [
+        (KEPT, "accuracy", ""),
+        (KEPT, "quality", ""),
+        (KEPT, "last", ""),
+        (KEPT, 3, ""),
+        (KEPT, 1, "weights.choose: is 1, but trained.mjem_1 keeps weights after epochs 2, 3"),
+        (KEPT, "loss", "weights.choose: is 'loss': expected last, accuracy, quality, or the number of an epoch"),
+        (
+            {**KEPT, "keep_every": 0},
+            "last",
+            "checkpoint: is a folder of snapshots, but trained.mjem_1 keeps no weights",
+        ),
+        (
+            {**KEPT, "validation_images": 0},
+            "quality",
+            "weights.choose: is 'quality', but trained.mjem_1 holds no images",
+        ),
+        (
+            {**KEPT, "pyx_weight": 0.0},
+            "accuracy",
+            "weights.choose: is 'accuracy', but trained.mjem_1 trains no classif",
+        ),
+        ({**KEPT, "pyx_weight": 0.0}, "quality", ""),
+    ],
+)
+def test_weights_can_be_chosen_of_those_that_a_run_keeps(train, choose, message):
+    content = averages(1, checkpoint="results/mjem_1/train/snapshots", weights={"choose": choose})
+    content["suite"]["trained"]["mjem_1"] = {
+        "method": "kept",
+        "dataset": "digits",
+        "train": {"pyx_weight": 1.0, **train},
+    }
+    if message:
+        assert refusal(content).startswith(f"params.yaml: imported.ema_1.{message}")
+    else:
+        check_params(FILE, content)
+
+
+def test_of_a_single_file_nothing_is_chosen():
+    line = refusal(averages(1, weights={"choose": "accuracy"}))
+    where = "results/mjem_1/train/snapshots"
+    assert line.endswith(
+        f"ema_1.weights.choose: is 'accuracy', but the checkpoint is a single file; set that to {where}"
+    )
+
+
+def test_what_a_diverged_training_left_is_copied_before_it_is_a_run():
+    line = refusal(averages(1, checkpoint=".state/mjem/0123456789abcdef/snapshots/epoch_0001.pt"))
+    assert "imported.ema_1.checkpoint: is .state/" in line
+    assert line.endswith(
+        "but nothing in .state is a result that lasts; copy the file to data/downloads, and name it there"
+    )
+
+
+@pytest.mark.parametrize("n", [5, 1488, 2000])
+def test_validation_images_leave_some_of_every_class_on_both_sides(n):
+    content = smoke.smoke_params()
+    content["train"]["validation_images"] = n
+    line = refusal(content)
+    assert f"train.validation_images: is {n}, expected 0, or 10 to 1487 of the 1497 training images, so that" in line
+    content["train"] |= {"validation_images": 1400, "label_batch_size": 98}
+    assert "train.label_batch_size: is 98, expected at most the 97 training images" in refusal(content)
 
 
 @pytest.mark.parametrize(
