@@ -358,7 +358,10 @@ def of_weights(run: Run) -> Iterator[str]:
     if maker is None:
         return
     train, name = maker.of(Train), f"trained.{maker.name}"
-    epochs, folder = train.kept_epochs(), not str(run.checkpoint).endswith(".pt")
+    epochs, (place, _, inside) = train.kept_epochs(), str(run.checkpoint).partition("/snapshots")
+    folder = not place.endswith(".pt")
+    if inside.strip("/"):
+        yield f"checkpoint: is a file of {name}'s snapshots; name the folder, and the epoch by weights.choose"
     if folder and not epochs:
         yield f"checkpoint: is a folder of snapshots, but {name} keeps no weights in it; set its train.keep_every"
     if choose != "last" and not folder:

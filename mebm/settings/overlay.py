@@ -216,7 +216,7 @@ class _Reader:
                 f"{where}.checkpoint: is {found(checkpoint)}, expected the path of a file, of letters, digits and "
                 ". _ - /"
             )
-        if kind == "imported" and (ignored := PurePosixPath(checkpoint).parts[0]) in IGNORED:
+        if kind == "imported" and (ignored := checkpoint.removeprefix("./").partition("/")[0]) in IGNORED:
             raise ParamsError(
                 f"{where}.checkpoint: is {checkpoint}, but nothing in {ignored} is a result that lasts; copy the file "
                 "to data/downloads, and name it there"
@@ -248,8 +248,8 @@ class _Reader:
 
 
 def _trained_by(checkpoint: str) -> str:
-    """The name of the run whose training would make this file, or folder of snapshots; empty for others."""
-    match = re.fullmatch(r"results/(\w+)/train/(checkpoint\.pt|snapshots)", str(PurePosixPath(checkpoint)))
+    """The name of the run whose training would make this file, or its folder of snapshots; empty for others."""
+    match = re.fullmatch(r"results/(\w+)/train/(checkpoint\.pt|snapshots(/.+)?)", str(PurePosixPath(checkpoint)))
     return match[1] if match else ""
 
 

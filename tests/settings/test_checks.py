@@ -400,6 +400,14 @@ def test_of_a_single_file_nothing_is_chosen():
     )
 
 
+def test_of_snapshots_the_folder_is_named():
+    line = refusal(averages(1, checkpoint="results/mjem_1/train/snapshots/epoch_0001.pt"))
+    assert (
+        "ema_1.checkpoint: is a file of trained.mjem_1's snapshots; name the folder, and the epoch by weights" in line
+    )
+    assert "imported.ema_1.checkpoint" not in refusal(averages(1, checkpoint=".", weights={"choose": "no"}))
+
+
 def test_what_a_diverged_training_left_is_copied_before_it_is_a_run():
     line = refusal(averages(1, checkpoint=".state/mjem/0123456789abcdef/snapshots/epoch_0001.pt"))
     assert "imported.ema_1.checkpoint: is .state/" in line
