@@ -7,7 +7,7 @@
 #   dataset, gaussian, features, reference, baseline      per data set
 #   compared                                              per data set that models are only compared on
 #   train, curves                                         per trained run
-#   import_checkpoint                                     per checkpoint of the public release
+#   import_checkpoint                                     per imported run
 #   sample, quality, accuracy, summary, inventory         per run of either kind
 #   generate, pictures, neighbours, embedding, ood, calibration, robustness   per analysed run
 #   tables                                                per table

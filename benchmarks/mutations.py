@@ -32,6 +32,7 @@ ORACLE, IMAGES, PAPER = "tests/test_oracle.py", "tests/data/test_images.py", "te
 EVALUATION, METRICS, SELECTION = (f"tests/measure/test_{name}.py" for name in ("evaluation", "metrics", "selection"))
 PAIRED = "tests/training/test_paired.py::test_iterations_are_those_of_separate_passes"
 STAGES, LOOP = "tests/stages/test_stages.py", "tests/training/test_loop.py"
+CHOICE, CHECKS = "tests/training/test_choice.py", "tests/settings/test_checks.py"
 
 
 @dataclass(frozen=True)
@@ -454,6 +455,50 @@ FAULTS = (
         "&k2 {n_steps: 2, l2_coeff: 0.1, noise_std: 0.0}",
         "&k2 {n_steps: 2, l2_coeff: 0.1}",
         (PAPER,),
+    ),
+    # choice of weights
+    Fault(
+        "the worst weights are chosen",
+        "mebm/training/choice.py",
+        "    sign = -1 if highest else 1\n",
+        "    sign = 1 if highest else -1\n",
+        (f"{CHOICE}::test_the_best_is_finite_and_the_earliest_of_equal_ones",),
+    ),
+    Fault(
+        "of equal weights the last are chosen",
+        "mebm/training/choice.py",
+        "(sign * known[epoch], epoch)",
+        "(sign * known[epoch], -epoch)",
+        (f"{CHOICE}::test_the_best_is_finite_and_the_earliest_of_equal_ones",),
+    ),
+    Fault(
+        "averaged weights are chosen by the last ones' numbers",
+        "mebm/training/choice.py",
+        "        checkpoint, ours = self._read(file)\n        if not ours:\n",
+        "        checkpoint, ours = read_any(file, self.train, self.data.shape, self.data.n_classes, self.device)\n"
+        "        if not ours:\n",
+        (f"{CHOICE}::test_the_choice_is_by_the_numbers_of_the_weights_that_the_run_then_has",),
+    ),
+    Fault(
+        "validation images are trained on",
+        "mebm/data/validation.py",
+        "    return part(kept), part(held_out)\n",
+        "    return data, part(held_out)\n",
+        (f"{CHOICE}::test_validation_images_are_the_same_for_all_seeds_and_stratified",),
+    ),
+    Fault(
+        "weights are kept one look too late",
+        "mebm/training/loop.py",
+        "                    if run.epoch in kept:\n",
+        "                    if run.epoch - train.grid_every in kept:\n",
+        (f"{CHOICE}::test_looks_are_those_of_training_at_their_epochs",),
+    ),
+    Fault(
+        "averaged weights of other decays are seeds of one row",
+        "mebm/settings/checks.py",
+        "*([Weights] if run.made_from else [])",
+        "*[]",
+        (f"{CHECKS}::test_only_weights_that_were_made_alike_are_seeds_of_one_row",),
     ),
 )
 

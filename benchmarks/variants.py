@@ -42,10 +42,9 @@ def suite_of(names: list[str], seeds: int, epochs: int | None) -> dict:
             for decay in (None, *DECAYS):
                 weights = "statistics of training images" if decay is None else f"average {decay}"
                 imported[f"{name}_{seed}_ema{str(decay or 0)[2:]}"] = {
-                    "method": f"{name}, {weights}" + (f", seed {seed}" if seeds > 1 else ""),
+                    "method": f"{name}, {weights}",
                     "dataset": "mnist",
                     "checkpoint": f"results/{name}_{seed}/train/checkpoint.pt",
-                    "train": train,
                     "weights": {"ema_decay": decay, "bn_images": 4000},
                 }
     suite = {**smoke.suite("variants", {"mnist": {}}, trained, imported), "defaults": defaults}

@@ -29,6 +29,7 @@ def work(args, settings: AccuracySettings) -> None:
         record["accuracy"], record["loss"] = accuracy_and_loss(scores.logits, test.labels)
     record |= {"n_images": len(test), "bn_stats": "running", "seed": checkpoint.train["seed"]}
     record |= {"checkpoint_sha256": sha256(args.checkpoint), "test_sha256": sha256(args.test)}
+    record |= {"choice": checkpoint.choice} if checkpoint.choice else {}
     write_json(args.out, {**record, "versions": cli.packages(), "provenance": cli.provenance()})
     cli.log.info("%s: accuracy %s (%s)", settings.name, record["accuracy"], record["status"])
 

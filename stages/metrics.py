@@ -27,7 +27,7 @@ def work(args, settings: SuiteSettings) -> None:
 
 def _numbers(summary: dict) -> dict:
     """The metrics of a summary, without counts and what does not exist; those of other protocols below their name."""
-    nested = {key: _numbers(value) for key, value in summary.items() if isinstance(value, dict)}
+    nested = {key: _numbers(value) for key, value in summary.items() if isinstance(value, dict) and key != "choice"}
     return {key: summary[key] for key in METRICS if summary.get(key) is not None} | nested
 
 

@@ -42,7 +42,7 @@ def work(args, settings: QualitySettings) -> None:
     manifest, quality = read_json(args.manifest, Manifest), settings.quality
     device = cli.device_for(settings.compute)
     meter = QualityMeter(args.features, args.reference, device, settings.compute.eval_batch_size)
-    common = {key: manifest[key] for key in ("seed", "restarts", "checkpoint_sha256")}
+    common = {key: manifest[key] for key in ("seed", "restarts", "checkpoint_sha256", "choice") if key in manifest}
     records = {}
     for protocol, conditions in manifest["protocols"].items():
         path = args.images / f"{protocol}.npz"

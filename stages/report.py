@@ -14,6 +14,7 @@ from mebm.engine import failures, records
 from mebm.engine.graph import Graph
 from mebm.errors import DataError
 from mebm.files import explained, read_json, read_yaml, write_text
+from mebm.settings.checks import BASELINES
 from mebm.settings.schema import SECTIONS
 from mebm.settings.stages import ANALYSIS_STAGES, STAGES, ReportSettings
 from mebm.settings.suite import load_params
@@ -86,7 +87,7 @@ class _Page:
         wanted = self.resolved[f"dataset.{name}"]["dataset"]
         manifest = self._manifest(name)
         folder = self.args.results / "baseline" / name
-        paths = {part: folder / f"{part}.json" for part in ("initial", "heldout")}
+        paths = {part: folder / f"{part}.json" for part in BASELINES}
         measured = {part: read_json(path, Measured) for part, path in paths.items() if path.is_file()}
         network = measured.get("initial", {})
         accuracy = network.get("features_accuracy")
@@ -100,6 +101,7 @@ class _Page:
             "classes": shown(len(manifest["labels"])) if manifest and manifest["labels"] else "–",
             "facts": sentences(manifest) if manifest else [],
             "baseline": self._source(folder, f"baseline@{name}"),
+            "classwise": measured.get("classwise", {}).get("n_images", 0) > 0,
             "held_out": "heldout" not in measured or measured["heldout"]["n_images"] > 0,
             "numbers": {part: _quality(record) for part, record in measured.items()},
             "classifier": "" if accuracy is None else f"{100 * accuracy:.1f} %",

@@ -43,6 +43,7 @@ def work(args, settings: SampleSettings) -> None:
     manifest = {"source": "replay buffer", "buffer_size": len(chains), "seed": checkpoint.train["seed"]}
     manifest |= {"iterations": checkpoint.iterations, "restarts": checkpoint.restarts}
     manifest |= {"checkpoint_sha256": sha256(args.checkpoint), "protocols": {}, "provenance": cli.provenance()}
+    manifest |= {"choice": checkpoint.choice} if checkpoint.choice else {}
     chosen = {name: _chosen(name, probabilities, head_is_trained, settings) for name in settings.sample.protocols}
     for protocol, (kept, record) in chosen.items():
         images = unit_to_bytes(chains[kept], record["rounding"])

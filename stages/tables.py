@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mebm.engine import failures
 from mebm.files import read_json, write_text
-from mebm.settings.checks import HELDOUT, INITIAL
+from mebm.settings.checks import BASELINES, CLASSWISE
 from mebm.settings.stages import Row, TableSettings
 from mebm.show import tables
 from mebm.show.formats import to_csv, to_latex, to_markdown
@@ -55,13 +55,17 @@ def _run_result(args, name: str, run: Row) -> Result:
 
 
 def baseline_results(folder: Path, datasets: dict[str, str]) -> list[Result]:
-    """Rows of the initial distribution and of held-out images, a dash and its reason where there is no record."""
+    """Rows of the initial distribution and of held-out images, a dash and its reason where there is no record.
+
+    That by classes has a row only where it was fitted.
+    """
     results = []
     for dataset in datasets:
-        for name, label in (("initial", INITIAL), ("heldout", HELDOUT)):
+        for name, label in BASELINES.items():
             path = folder / dataset / f"{name}.json"
             summary = summarise({"full": read_json(path, Measured)}) if path.is_file() else None
-            results.append(Result(dataset, label, summary, False, "" if summary else "not run"))
+            if label != CLASSWISE or (summary and summary["n_images"]):
+                results.append(Result(dataset, label, summary, False, "" if summary else "not run"))
     return results
 
 

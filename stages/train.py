@@ -1,7 +1,8 @@
 """Train a run: checkpoint.pt, log.csv with the curves, and snapshots every few epochs.
 
-A snapshot is a row of epochs.csv with the held-out accuracy, and a copy of some chains in snapshots/. cost.json holds
-iterations, floating-point operations and hours; provenance.json says where and with which versions training ran.
+A snapshot is a row of epochs.csv with the held-out accuracy, and a copy of some chains in snapshots/; with
+train.keep_every some have a whole checkpoint beside it. cost.json holds iterations, floating-point operations and
+hours; provenance.json says where and with which versions training ran.
 
 State is saved under .state/ meanwhile. After any interruption run the same command again: it resumes from there and
 ends in the same numbers. SIGTERM and SIGINT save the state first.
@@ -17,20 +18,22 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mebm.data.archives import save_images
-from mebm.data.images import check_labels, load_images, unit_to_bytes
+from mebm.data.images import ImageSet, check_labels, load_images, unit_to_bytes
+from mebm.data.validation import validation_split
 from mebm.engine import code
 from mebm.engine.outputs import outputs_unlocked
-from mebm.errors import DataError, Diverged, ParamsError
+from mebm.errors import CheckpointError, DataError, Diverged, ParamsError
 from mebm.files import read_json, replacing, sha256, write_json, write_text
 from mebm.method.gaussian import load_init
+from mebm.settings.schema import Train
 from mebm.settings.stages import TrainSettings
 from mebm.training import parallel
-from mebm.training.checkpoint import Checkpoint, save_checkpoint
+from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mebm.training.cost import estimate
 from mebm.training.devices import claim
 from mebm.training.loop import Trained, train_model
 from mebm.training.operations import Cost
-from mebm.training.records import EPOCH_COLUMNS, LOG_COLUMNS
+from mebm.training.records import EPOCH_COLUMNS, LOG_COLUMNS, VALIDATION_COLUMNS
 from mebm.training.run import Run
 from mebm.training.state import StateStore, run_key
 from mebm.training.trackers import Trackers, Watched, tracking
@@ -53,7 +56,8 @@ def makes(settings: TrainSettings) -> list[str]:
     train = settings.train
     epochs = sorted({*range(0, train.epochs + 1, train.grid_every), train.epochs})
     files = ["checkpoint.pt", "provenance.json", "cost.json", "log.csv", "epochs.csv"]
-    return [*files, *(f"snapshots/epoch_{epoch:04d}.npz" for epoch in epochs)]
+    files += [f"snapshots/epoch_{epoch:04d}.npz" for epoch in epochs]
+    return [*files, *(f"snapshots/epoch_{epoch:04d}.pt" for epoch in train.kept_epochs())]
 
 
 def work(args, settings: TrainSettings) -> None:
@@ -84,7 +88,7 @@ def _launch(args, processes: int) -> None:
 def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
     name, train, compute = settings.name, settings.train, settings.compute
     first = parallel.rank() == 0
-    data = load_images(args.train)
+    data, validation = validation_split(load_images(args.train), train.validation_images)
     test = load_images(args.test, data.shape, allow_empty=True) if args.test else None
     if test is not None and len(test) and train.pyx_weight:
         check_labels(test, data.n_classes)
@@ -104,15 +108,17 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
         if first:
             (store.folder / "finished").unlink(missing_ok=True)
         parallel.any_rank(False)  # none reads the states before the first has looked after them
-        record = _Record(args, name, store.folder, trackers)
-        calls = {"on_log": record.log, "on_look": record.look, "on_divergence": record.divergence} if first else {}
-        with outputs_unlocked(args.out) if first else nullcontext():
+        record = _Record(args, settings, store.folder, data, trackers)
+        calls = {"on_log": record.log, "on_look": record.look, "on_keep": record.keep} if first else {}
+        calls |= {"on_divergence": record.divergence} if first else {}
+        with outputs_unlocked(args.out) if first else nullcontext(), record.saying_what_is_left():
             trained = train_model(
                 train,
                 data,
                 init,
                 device,
                 test=test,
+                validation=validation,
                 eval_batch_size=compute.eval_batch_size,
                 **calls,
                 say=lambda line: cli.log.info("%s: %s", name, line),
@@ -123,18 +129,10 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
         if not first:
             return
         record.write(trained, cost)
-        checkpoint = Checkpoint(
-            trained.model,
-            trained.buffer.images,
-            train.model_dump(),
-            data.shape,
-            data.n_classes,
-            trained.iterations,
-            trained.restarts,
-            trained.averages,
-        )
-        save_checkpoint(args.out / "checkpoint.pt", checkpoint)
+        save_checkpoint(args.out / "checkpoint.pt", _checkpoint(trained, train, data))
         where = cli.provenance() | {"devices": compute.devices, "execution": trained.execution, **cli.packages()}
+        if validation is not None:
+            where |= {"training_images": len(data), "validation_images": len(validation)}
         write_json(args.out / "provenance.json", where)
         if trained.preparation:
             share = 100 * trained.preparation / (3600 * record.hours())
@@ -144,11 +142,26 @@ def _train(args, settings: TrainSettings, device, claimed: str | None) -> None:
         (store.folder / "finished").touch()
 
 
+def _checkpoint(trained: Trained, train: Train, data: ImageSet) -> Checkpoint:
+    return Checkpoint(
+        trained.model,
+        trained.buffer.images,
+        train.model_dump(),
+        data.shape,
+        data.n_classes,
+        trained.iterations,
+        trained.restarts,
+        trained.averages,
+    )
+
+
 class _Record:
     """Curves and chains of a run: live beside the logs, the state and in trackers, at the end among the outputs."""
 
-    def __init__(self, args, name: str, folder: Path, trackers: Trackers):
+    def __init__(self, args, settings: TrainSettings, folder: Path, data: ImageSet, trackers: Trackers):
+        name = settings.name
         self._args, self._name, self._folder, self._trackers = args, name, folder, trackers
+        self._train, self._data, self._left = settings.train, data, ""
         self._live, self._written = args.logs / f"train.{name}.csv", -1
         self._show = cli.progress(name)
         self._before = _seconds_before(folder / "seconds.json")
@@ -173,7 +186,26 @@ class _Record:
         row = run.log.epochs[-1] if run.log.epochs else {"epoch": run.epoch, "iteration": run.iteration}
         self._trackers.look(row, self._live.with_suffix(".png"))
 
+    def keep(self, trained: Trained, epoch: int) -> None:
+        save_checkpoint(self._kept(epoch), _checkpoint(trained, self._train, self._data))
+
+    def _kept(self, epoch: int) -> Path:
+        return self._folder / "snapshots" / f"epoch_{epoch:04d}.pt"
+
+    @contextmanager
+    def saying_what_is_left(self) -> Iterator[None]:
+        """A divergence that ends training also says where the last weights before it are kept."""
+        try:
+            yield
+        except Diverged as error:
+            raise Diverged(f"{error}{self._left}", error.iteration, error.values) from error
+
     def divergence(self, error: Diverged, run: Run) -> None:
+        good = [epoch for epoch in self._train.kept_epochs() if epoch <= run.epoch and self._kept(epoch).is_file()]
+        if good:
+            self._left = (
+                f"; {self._kept(good[-1])} holds the weights after {good[-1]} epochs (docs/runs.md, Divergence)"
+            )
         values = {key: repr(value) for key, value in error.values.items()}  # JSON has no NaN
         stem = self._args.logs / f"diverged.{self._name}"
         write_json(stem.with_name(stem.name + ".json"), {"iteration": error.iteration, **values})
@@ -183,12 +215,13 @@ class _Record:
     def write(self, trained: Trained, cost: Cost) -> None:
         out = self._args.out
         write_text(out / "log.csv", _csv(trained.rows))
-        write_text(out / "epochs.csv", _csv(trained.epochs, EPOCH_COLUMNS))
+        more = VALIDATION_COLUMNS if self._train.validation_images else ()
+        write_text(out / "epochs.csv", _csv(trained.epochs, (*EPOCH_COLUMNS, *more)))
         (out / "snapshots").mkdir(parents=True, exist_ok=True)
         for path in sorted((self._folder / "snapshots").glob("epoch_*")):
             try:
-                load_images(path)
-            except DataError:  # no training number depends on it
+                load_images(path) if path.suffix == ".npz" else load_checkpoint(path)
+            except (DataError, CheckpointError):  # no training number depends on it
                 cli.log.info("%s: warning: %s is damaged and left out", self._name, path)
                 continue
             with replacing(out / "snapshots" / path.name) as temporary:

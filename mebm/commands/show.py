@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mebm.files import read_text, require
+from mebm.settings.schema import Gaussian
 from mebm.settings.suite import load_params
 
 
@@ -23,7 +24,10 @@ def run(args: argparse.Namespace) -> None:
     for name in settings.runs:
         found += [(f"samples of {name}", args.results / name / "sample" / "grid.png")]
         found += [(f"curves of {name}", args.results / name / "analyses" / "curves" / "figures")]
-    for dataset in settings.datasets:
+    for dataset, entry in settings.datasets.items():
+        if entry.of(Gaussian).classwise:
+            path = args.results / "baseline" / dataset / "classwise.png"
+            found += [(f"initial draws of {dataset} by classes", path)]
         found += [(f"initial draws of {dataset}", args.results / "baseline" / dataset / "initial.png")]
         found += [(f"held-out images of {dataset}", args.results / "baseline" / dataset / "heldout.png")]
     found = [(what, path) for what, path in found if path.exists()]

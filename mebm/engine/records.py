@@ -21,7 +21,7 @@ from mebm.engine.graph import RECORDS
 from mebm.errors import DataError, ParamsError
 from mebm.files import digest, explained, read_text, read_yaml, write_text
 from mebm.registry import Registry
-from mebm.settings.schema import DECISIVE, SECTIONS, Section
+from mebm.settings.schema import DECISIVE, IDLE, SECTIONS, Section
 from mebm.settings.stages import STAGES, TABLE_STAGES, Settings
 from mebm.settings.suite import Params
 
@@ -47,6 +47,9 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
     for section, keys in PLACES.items():
         if section in values:
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    for section, idle in IDLE.items():
+        if section in values:
+            values[section] = {key: value for key, value in values[section].items() if idle.get(key) != value}
     paths = _beside(params.imported[name].checkpoint) if stage == "import_checkpoint" else _paths_outside(values)
     if outside := _outside(paths, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside
@@ -140,6 +143,7 @@ def typed(record: dict[str, Any], section: str) -> Section:
     values = record.get(section)
     if isinstance(values, dict):
         values = {key: value for key, value in values.items() if key not in DECISIVE} | PLACES.get(section, {})
+        values = IDLE.get(section, {}) | values
     return SECTIONS[section].model_validate(values)
 
 
@@ -172,7 +176,8 @@ def _settings(record: Any, now: Settings) -> Settings:
             values[section] = getattr(now, section)
         elif isinstance(found := values.get(section), dict):
             places = getattr(now, section).model_dump(include=set(PLACES.get(section, {})))
-            values[section] = {key: value for key, value in found.items() if key not in DECISIVE} | places
+            kept = {key: value for key, value in found.items() if key not in DECISIVE}
+            values[section] = IDLE.get(section, {}) | kept | places
     return type(now).model_validate(values)
 
 

@@ -71,21 +71,21 @@ def _asked_of_dvc() -> list[str] | None:
 def check_imports(settings: Params, runs: Iterable[str]) -> None:
     """Read the checkpoints of imported runs, as far as the data set's shape and classes are known before it is read.
 
-    Those that a training of the suite makes are read when they are there to stay. Raises CheckpointError, by the run's
-    key, for one that is missing, that is neither of the public release nor of this project, or that does not fit the
-    run's settings.
+    Those that a training of the suite makes are read when they are made. Raises CheckpointError, by the run's key, for
+    one that is missing, that is neither of the public release nor of this project, or that does not fit the run's
+    settings.
     """
-    made = {f"results/{name}/train/checkpoint.pt" for name in settings.trained}
     for name in runs:
+        from mebm.training import choice
         from mebm.training.reading import read_any
 
-        run, train = settings.imported[name], settings.resolve("import_checkpoint", name).train
-        if run.checkpoint in made:
+        run, wanted = settings.imported[name], settings.resolve("import_checkpoint", name)
+        if run.made_from is not None:
             continue
         known = checks.size(settings.resolve("dataset", run.dataset).dataset)
         shape = known.channels, known.side, known.side
         try:
-            read_any(run.checkpoint, train, shape, known.classes)
+            read_any(choice.one_of(run.checkpoint, wanted.weights), wanted.train, shape, known.classes)
         except (CheckpointError, DataError) as error:
             raise CheckpointError(f"imported.{name}.checkpoint: {error}") from error
 
@@ -110,6 +110,7 @@ def check_cost(settings: Params, runs: Iterable[str], data: Path, card: str | No
         if n_images is None:
             print(f"{name:28} {'unknown until the data set is prepared':>40}", file=sys.stderr)
             continue
+        n_images -= job.train.validation_images
         found = estimate(job.train, shape, n_images, labelled, device, rates)
         cost, hours = found.cost, found.hours
         values = f"{n_images:10,} {cost.iterations:10,} {cost.flops / 1e18:9.3g}"

@@ -7,7 +7,7 @@ first ("train.buffer_size: is 10, expected ..."); nothing where all is well. Wha
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mebm import sources
 from mebm.errors import listed, named, shown
@@ -27,10 +27,13 @@ from mebm.settings.schema import (
     Quality,
     Sample,
     Train,
+    Weights,
     release_ratio,
 )
 
-INITIAL, HELDOUT = "initial distribution", "held-out real images"  # rows of tables beside those of methods
+# Rows of tables beside those of methods, and the names of their records
+INITIAL, CLASSWISE, HELDOUT = "initial distribution", "initial distribution by classes", "held-out real images"
+BASELINES = {"initial": INITIAL, "classwise": CLASSWISE, "heldout": HELDOUT}
 MEMORY_LIMIT = 2**40  # bytes, 1 TiB: more cannot be
 RELEASE_IMAGES = 10_000  # of mebm/measure/selection.py, without PyTorch
 
@@ -184,6 +187,14 @@ def of_train(train: Train) -> Iterator[str]:
 def of_run(run: Run, data: Size) -> Iterator[str]:
     """What is wrong with the sections of a run that is trained here: train, sample and quality, with its data."""
     train, sample, quality = run.of(Train), run.of(Sample), run.of(Quality)
+    if (held_out := train.validation_images) and data.train is not None:
+        least = max(data.classes or 0, 2)
+        if not least <= held_out <= data.train - least:
+            yield (
+                f"train.validation_images: is {held_out}, expected 0, or {least} to {data.train - least} of the "
+                f"{data.train} training images, so that both parts have some of every class"
+            )
+        data = replace(data, train=data.train - held_out)
     if train.px_weight and train.buffer_size < train.batch_size:
         yield (
             f"train.buffer_size: is {train.buffer_size}, expected at least train.batch_size ({train.batch_size}): the "
@@ -317,7 +328,7 @@ def of_method(method: object) -> Iterator[str]:
         yield f"method: is {'missing' if method is None else shown(method)}, expected the row's name in tables"
     elif len(method) > 100 or not method.isprintable() or method != method.strip():
         yield f"method: is {shown(method)}, expected one line of at most 100 characters, without space around it"
-    elif method.casefold() in (INITIAL, HELDOUT):
+    elif method.casefold() in BASELINES.values():
         yield f"method: is {shown(method)}, the name of another row of every table; use another"
 
 
@@ -336,12 +347,45 @@ def of_promise(run: Run) -> Iterator[str]:
     )
 
 
+def of_maker(entry: dict, maker: Run) -> Iterator[str]:
+    """What is wrong with a run that is imported from another of the suite, whose training and data it has."""
+    if entry["dataset"] != maker.dataset:
+        yield f"dataset: is {shown(entry['dataset'])}, expected {shown(maker.dataset)}, that of trained.{maker.name}"
+    if "train" in entry:
+        yield f"train: is that of trained.{maker.name}, which makes its checkpoint; leave the section out here"
+
+
+def of_weights(run: Run) -> Iterator[str]:
+    """What is wrong with the choice among the weights that a run of the suite keeps."""
+    choose, maker = run.of(Weights).choose, run.made_from
+    if maker is None:
+        return
+    train, name = maker.of(Train), f"trained.{maker.name}"
+    epochs, (place, _, inside) = train.kept_epochs(), str(run.checkpoint).partition("/snapshots")
+    folder = not place.endswith(".pt")
+    if inside.strip("/"):
+        yield f"checkpoint: is a file of {name}'s snapshots; name the folder, and the epoch by weights.choose"
+    if folder and not epochs:
+        yield f"checkpoint: is a folder of snapshots, but {name} keeps no weights in it; set its train.keep_every"
+    if choose != "last" and not folder:
+        where = f"results/{maker.name}/train/snapshots"
+        yield f"weights.choose: is {shown(choose)}, but the checkpoint is a single file; set that to {where}"
+    if isinstance(choose, int) and choose not in epochs:
+        yield f"weights.choose: is {choose}, but {name} keeps weights after epochs {listed(epochs)}"
+    if choose in ("accuracy", "quality") and not train.validation_images:
+        yield f"weights.choose: is {shown(choose)}, but {name} holds no images out; set its train.validation_images"
+    if choose == "accuracy" and not train.pyx_weight:
+        yield f"weights.choose: is 'accuracy', but {name} trains no classifier; choose by quality"
+
+
 def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:
     """What is wrong with a run among the others of its data set and method, with which it is averaged as seeds are."""
     for other in others:
         fault = None
-        if imported := [one.name for one in (run, other) if one.checkpoint is not None]:
-            fault = f"{imported[0]} is imported, which is no seed of another"
+        if foreign := [one.name for one in (run, other) if one.checkpoint is not None and one.made_from is None]:
+            fault = f"{foreign[0]} is imported, which is no seed of another"
+        elif (run.made_from is None) != (other.made_from is None):
+            fault = f"{(run if run.made_from else other).name} has weights that were made of a trained run's"
         else:
             ours, theirs = _averaged(run), _averaged(other)
             if different := [key for key in (ours | theirs) if ours.get(key) != theirs.get(key)]:
@@ -357,10 +401,11 @@ def of_row(run: Run, others: Sequence[Run]) -> Iterator[str]:
 
 def _averaged(run: Run) -> dict[str, object]:
     """All that seeds of one row have in common, by key."""
-    kinds = (Train, Sample, Quality)
+    kinds = (Train, Sample, Quality, *([Weights] if run.made_from else []))
     found = {
         f"{kind.__name__.lower()}.{key}": getattr(run.of(kind), key) for kind in kinds for key in kind.model_fields
     }
     del found["train.seed"]
-    decisive = run.of(Compute).decisive(run.of(Train))
+    trained = run.made_from or run
+    decisive = trained.of(Compute).decisive(trained.of(Train))
     return found | {f"compute.{DECISIVE[key]}": value for key, value in decisive.items()}

@@ -33,11 +33,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run(Entry):
-    """A run: its row in tables, the name of its data set, and the path of its checkpoint if it is imported."""
+    """A run: its row in tables, the name of its data set, and the path of its checkpoint if it is imported.
+
+    made_from: the run of the suite that trains this checkpoint, whose section `train` an imported run has.
+    """
 
     method: str
     dataset: str
     checkpoint: str | None = None
+    made_from: "Run | None" = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ Top-level sections hold the values that all runs share. Over them lie, in this o
 is wrong is a ParamsError that names the key, without the file's name.
 """
 
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -47,6 +49,7 @@ ENTRY_SECTIONS = {
     "trained": RUN_SECTIONS,
     "imported": RUN_SECTIONS,
 }
+IGNORED = (".state", "logs")  # which DVC leaves out
 OWN_KEYS = {"trained": {"method", "dataset"}, "imported": {"method", "dataset", "checkpoint"}}  # besides sections
 
 
@@ -105,7 +108,8 @@ class _Reader:
         self._check_shape()
         suite = self._suite
         datasets, compared = self._entries("datasets"), self._entries("compared")
-        trained, imported = self._runs("trained"), self._runs("imported")
+        trained = self._runs("trained", {})
+        imported = self._runs("imported", trained)
         runs = {**trained, **imported}
         analysed = {name: runs[name] for name in suite["analysed"]}
         sections = {key: self._section("suite", key, {}) for key in sections_of(TABLE_STAGES, SUITE_STAGES)}
@@ -172,7 +176,8 @@ class _Reader:
             entries[name] = Entry(name, self._sections(where, kind, entry), _differences(entry))
         return entries
 
-    def _runs(self, kind: str) -> dict[str, Run]:
+    def _runs(self, kind: str, trained: Mapping[str, Run]) -> dict[str, Run]:
+        """The runs of one kind. trained: those that may have made an imported run's checkpoint."""
         runs = {}
         for name, entry in self._suite[kind].items():
             where = f"{kind}.{named(name)}"
@@ -181,9 +186,15 @@ class _Reader:
             self._check_run(kind, where, entry)
             own = self._overrides.get(name, {})
             entry = {**entry, **{section: {**entry.get(section, {}), **values} for section, values in own.items()}}
+            checkpoint, differences = entry.get("checkpoint"), _differences(entry)
+            maker = trained.get(_trained_by(checkpoint)) if checkpoint else None
             sections = self._sections(f"runs.{name}" if own else where, kind, entry)
-            checkpoint = entry.get("checkpoint")
-            runs[name] = Run(name, sections, _differences(entry), entry["method"], entry["dataset"], checkpoint)
+            if maker is not None:
+                _raise_first(f"{where}.", checks.of_maker(entry, maker))
+                sections["train"] = maker.sections["train"]
+                differences |= {key: value for key, value in maker.differences.items() if key.startswith("train.")}
+            runs[name] = Run(name, sections, differences, entry["method"], entry["dataset"], checkpoint, maker)
+            _raise_first(f"{where}.", checks.of_weights(runs[name]))
         return runs
 
     def _check_name(self, kind: str, where: str, name: Any) -> None:
@@ -204,6 +215,11 @@ class _Reader:
             raise ParamsError(
                 f"{where}.checkpoint: is {found(checkpoint)}, expected the path of a file, of letters, digits and "
                 ". _ - /"
+            )
+        if kind == "imported" and (ignored := checkpoint.removeprefix("./").partition("/")[0]) in IGNORED:
+            raise ParamsError(
+                f"{where}.checkpoint: is {checkpoint}, but nothing in {ignored} is a result that lasts; copy the file "
+                "to data/downloads, and name it there"
             )
 
     def _sections(self, where: str, kind: str, entry: dict) -> dict[str, Section]:
@@ -229,6 +245,12 @@ class _Reader:
         if isinstance(checked, Ood):
             _raise_first(f"{where}.", checks.of_ood(checked, list(self._suite["compared"])))
         return checked
+
+
+def _trained_by(checkpoint: str) -> str:
+    """The name of the run whose training would make this file, or its folder of snapshots; empty for others."""
+    match = re.fullmatch(r"results/(\w+)/train/(checkpoint\.pt|snapshots(/.+)?)", str(PurePosixPath(checkpoint)))
+    return match[1] if match else ""
 
 
 def _differences(entry: dict) -> dict[str, Any]:

@@ -61,6 +61,12 @@ def _radius(value: float) -> float:
     return value
 
 
+def _choice(value: object) -> object:
+    if value not in ("last", "accuracy", "quality") and not (type(value) is int and 1 <= value <= 1_000_000):
+        raise ValueError("expected last, accuracy, quality, or the number of an epoch")
+    return value
+
+
 def _rgb(value: object) -> object:
     levels = value if isinstance(value, list) else []
     if len(levels) != 3 or not all(type(level) is int and 0 <= level <= 255 for level in levels):
@@ -83,6 +89,7 @@ RadiusLinf = Annotated[float, Field(ge=0, le=255), AfterValidator(_radius)]  # g
 RadiusL2 = Annotated[float, Field(ge=0, le=10_000), AfterValidator(_radius)]
 Protocol = Annotated[str, AfterValidator(_protocol)]  # by which images are chosen to be scored
 Colour = Annotated[list[int], BeforeValidator(_rgb)]
+Choose = Annotated[str | int, BeforeValidator(_choice)]  # which of the weights that a training keeps
 FilePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_printable)]
 
 
@@ -97,6 +104,9 @@ TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != 
 DECISIVE = {"norm_parts": "devices", "restart_from_every": "save_every"}  # of `compute`, by names that say how
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 TENSORBOARD, TRACKERS = "tensorboard", "mebm.trackers"  # the tracker that is built in; the entry points of others
+# Keys that came after results of runs without them, with the values that ask for nothing: records and checkpoints leave
+# these out, so that what was made before is as it was.
+IDLE: dict[str, dict[str, object]] = {"train": {"keep_every": 0, "validation_images": 0}, "weights": {"choose": "last"}}
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
 
 
@@ -227,9 +237,17 @@ class Train(Section):
     log_every: Count
     grid_every: Count
     snapshot_images: Count
+    keep_every: CountOrZero
+    validation_images: CountOrZero
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs after which weights are kept: every `keep_every`-th look and the last; none where that is 0."""
+        step = self.grid_every * self.keep_every
+        return sorted({*range(step, self.epochs + 1, step), self.epochs}) if step else []
 
 
 class Weights(Section):
+    choose: Choose
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
     bn_images: CountOrZero
     sgld_steps: Annotated[int, Field(ge=0, le=10_000)]

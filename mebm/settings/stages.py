@@ -50,6 +50,7 @@ class ReferenceSettings(Settings):
 
 
 class BaselineSettings(Settings):
+    gaussian: schema.Gaussian
     baseline: schema.Baseline
     quality: schema.Quality
     plots: schema.Plots

@@ -22,7 +22,7 @@ from mebm.engine.graph import RECORDS, parts
 from mebm.engine.versions import Version
 from mebm.errors import DataError
 from mebm.files import BoundedLoader
-from mebm.settings.checks import HELDOUT, INITIAL
+from mebm.settings.checks import BASELINES
 from mebm.settings.schema import SECTIONS
 from mebm.show.formats import markdown
 from mebm.show.report.page import Table, data_uri, flat, render
@@ -217,7 +217,7 @@ def _metrics(a: Version, b: Version, resolved_a: dict, resolved_b: dict, found: 
     for dataset, method, metric in dict.fromkeys([*one, *two]):
         before, after = (side.get((dataset, method, metric), []) for side in (one, two))
         judged = judge(metric, before, after) if before and after else (DASH, DASH, alone)
-        if method in (INITIAL, HELDOUT) and judged[2] == "one seed":
+        if method in BASELINES.values() and judged[2] == "one seed":
             judged = (*judged[:2], "differs")
         protocol, _, key = metric.rpartition(".")
         name = label(key) + (f" ({protocol})" if protocol else "")
@@ -247,7 +247,7 @@ def _measured(version: Version, resolved: dict[str, dict]) -> dict[tuple[str, st
     for run, row in _runs(resolved).items():
         add(row["dataset"], row["method"], f"results/summary/{run}.json")
     for dataset in dict.fromkeys(row["dataset"] for row in _runs(resolved).values()):
-        for part, method in (("initial", INITIAL), ("heldout", HELDOUT)):
+        for part, method in BASELINES.items():
             add(dataset, method, f"results/baseline/{dataset}/{part}.json")
     return measured
 

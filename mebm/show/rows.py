@@ -92,9 +92,21 @@ def numbers(members: list[Result], protocol: str) -> list[dict]:
     return known if protocol == "full" else [summary[protocol] for summary in known if protocol in summary]
 
 
+def chosen(members: list[Result]) -> str:
+    """Which weights a row's runs have, where they were taken from those that training kept; else empty."""
+    choices = [m.summary["choice"] for m in members if m.summary and m.summary.get("choice")]
+    if not choices:
+        return ""
+    (first, *_), epochs = choices, list(dict.fromkeys(choice["epoch"] for choice in choices))
+    said = {"last": "last epoch kept", "epoch": "weights of one epoch"}.get(first["by"])
+    at = f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(map(str, epochs))} of {first['epochs']}"
+    return f"{said or 'best by validation ' + first['by']} ({at})"
+
+
 def note(members: list[Result]) -> str:
-    """Why numbers are missing, and what happened on the way to them."""
-    reasons = [m.reason for m in members if m.reason]
+    """Why numbers are missing, which weights they are of, and what happened on the way to them."""
+    reasons = [said] if (said := chosen(members)) else []
+    reasons += [m.reason for m in members if m.reason]
     reasons += [m.summary["status"] for m in members if m.summary and m.summary.get("status")]
     if restarts := sum(m.summary.get("restarts", 0) for m in members if m.summary):
         reasons.append(f"restarted {restarts} times after divergence")

@@ -1,6 +1,6 @@
 """Records of metrics, and the few of their numbers that tables, the page and `dvc metrics` show."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, create_model, model_validator
 
@@ -69,9 +69,18 @@ class Quality(RootModel[dict[str, Measured]]):
     """quality.json: what was measured, by protocol."""
 
 
+class Choice(Record):
+    """Which of the weights that a training kept a run has: after an epoch of several, and by what it was chosen."""
+
+    by: Literal["last", "epoch", "accuracy", "quality"]
+    epoch: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)]
+
+
 class Accuracy(Record):
     """accuracy.json."""
 
+    choice: Choice | None = None
     accuracy: float | None
     loss: float | None
     n_images: Annotated[int, Field(ge=0)]
@@ -85,6 +94,7 @@ class Summary(Numbers):
     loss: float | None = None
     n_test: Annotated[int, Field(ge=0)] = 0
     hours: Annotated[float, Field(ge=0)] | None = None
+    choice: Choice | None = None
 
 
 class Spent(Record):
@@ -120,6 +130,8 @@ def summarise(quality: dict[str, dict], accuracy: dict | None = None) -> dict:
         return summary
     if restarts := max((record.get("restarts", 0) for record in quality.values()), default=0):
         summary["restarts"] = restarts
+    if choice := accuracy.get("choice"):
+        summary["choice"] = {key: choice[key] for key in Choice.model_fields}
     try:
         return summary | {"n_test": accuracy["n_images"]} | {key: accuracy[key] for key in ("accuracy", "loss")}
     except KeyError as error:

@@ -12,7 +12,7 @@ from mebm.data.images import MAX_CLASSES, ImageSet, check_labels
 from mebm.errors import CheckpointError
 from mebm.files import check_state, explained, is_whole, read_torch, replacing
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.settings.schema import Train
+from mebm.settings.schema import IDLE, Train
 
 MAX_DEPTH = 1000  # of a backbone that is built for a file
 FORMAT = "mebm checkpoint"
@@ -37,6 +37,7 @@ class _Record(BaseModel):
     model_state_dict: dict[str, Any]
     replay_buffer: Tensor
     averages: dict[float, dict[str, Any]]
+    choice: dict[str, Any] | None = None
 
 
 class _Settings(dict):
@@ -54,7 +55,8 @@ class _Settings(dict):
 class Checkpoint:
     """A trained model, its replay buffer ([M, C, H, W] in [-1, 1]) and the `train` settings that made them.
 
-    averages: exponential moving averages of the weights by decay, each by the parameters' names.
+    averages: exponential moving averages of the weights by decay, each by the parameters' names; choice: which of the
+    weights that a training kept these are, and by what they were chosen (mebm/training/choice.py), if they were.
     """
 
     model: EnergyModel
@@ -65,6 +67,7 @@ class Checkpoint:
     iterations: int
     restarts: int = 0  # after divergences
     averages: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+    choice: dict[str, Any] | None = None
 
     def no_classifier(self, test: ImageSet | None = None) -> str:
         """Why there is no trained classifier, or why it cannot be judged on these held-out images; empty where it can.
@@ -86,7 +89,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     record = {
         "format": FORMAT,
         "version": VERSION,
-        "train": dict(checkpoint.train),
+        "train": {key: value for key, value in checkpoint.train.items() if IDLE["train"].get(key) != value},
         "shape": tuple(checkpoint.shape),
         "n_classes": checkpoint.n_classes,
         "iterations": checkpoint.iterations,
@@ -97,6 +100,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             decay: {name: _plain(value) for name, value in weights.items()}
             for decay, weights in checkpoint.averages.items()
         },
+        **({} if checkpoint.choice is None else {"choice": checkpoint.choice}),
     }
     # An open file, not a name: torch writes the file's name into the archive, and the temporary one is not stable.
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -131,7 +135,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu", record
         _Record.model_validate(record)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {explained(error)}; {advice}") from error
-    settings = _Settings(record["train"], path)
+    settings = _Settings(IDLE["train"] | record["train"], path)
     if wrong := _wrong_setting(settings):
         raise CheckpointError(f"{path}: {wrong}, which no run can have; {advice}")
     shape, architecture = tuple(record["shape"]), {key: settings[key] for key in ARCHITECTURE}
@@ -154,7 +158,9 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu", record
     if not are_images(buffer, shape):
         raise CheckpointError(f"{path}: the replay buffer does not hold images in [-1, 1]; {advice}")
     counts = (record["n_classes"], record["iterations"], record["restarts"])
-    return Checkpoint(model.to(device).eval(), buffer, settings, shape, *counts, record["averages"])
+    return Checkpoint(
+        model.to(device).eval(), buffer, settings, shape, *counts, record["averages"], record.get("choice")
+    )
 
 
 def _wrong_setting(train: dict) -> str:

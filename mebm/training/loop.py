@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,10 @@ from mebm.training.watch import unusual
 
 @dataclass
 class Trained:
-    """What a finished run leaves: the model (in training mode), its chains, its log, and how it came about.
+    """What a run leaves at its end, or has at a look: the model (in training mode), its chains, and how it came about.
 
-    averages: averaged weights by decay; execution: the way that iterations were launched; preparation: seconds that
-    compiling and recording them took.
+    rows, epochs: its log; averages: averaged weights by decay; execution: the way that iterations were launched;
+    preparation: seconds that compiling and recording them took.
     """
 
     model: EnergyModel
@@ -49,9 +50,11 @@ def train_model(
     device: torch.device,
     *,
     test: ImageSet | None = None,
+    validation: ImageSet | None = None,
     eval_batch_size: int = 500,
     on_log: Callable[[Run], None] = lambda _: None,
     on_look: Callable[[Run], None] = lambda _: None,
+    on_keep: Callable[[Trained, int], None] = lambda *_: None,
     on_divergence: Callable[[Diverged, Run], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
     states: StateStore | None = None,
@@ -60,14 +63,15 @@ def train_model(
 ) -> Trained:
     """Train on `data` with chains started from `init`, from the newest of `states` if there is one.
 
-    test: held-out images for the classifier's accuracy at every look. on_log: called after every `log_every`
-    iterations; on_look: before the first, at the end of every `grid_every` epochs and of the last; on_divergence:
-    before a divergence is acted upon. save_every: iterations between saved states. stop: asked before every
-    iteration; when it says so the state is saved and Stopped raised. Raises Diverged at a divergence, or after
-    `max_restarts` of them with on_divergence "restart". A run that was interrupted and goes on ends in the same
-    numbers as one that was not.
+    test, validation: held-out images for the classifier's accuracy at every look. on_log: called after every
+    `log_every` iterations; on_look: before the first, at the end of every `grid_every` epochs and of the last; on_keep:
+    then, after epochs whose weights are kept, with the epoch; on_divergence: before a divergence is acted upon.
+    save_every: iterations between saved states. stop: asked before every iteration; when it says so the state is saved
+    and Stopped raised. Raises Diverged at a divergence, or after `max_restarts` of them with on_divergence "restart".
+    A run that was interrupted and goes on ends in the same numbers as one that was not.
     """
     run = Run(train, data, init, device)
+    kept = train.kept_epochs()
     check = 1 if parallel.world() == 1 else train.log_every  # asking all ranks takes a message
     state = states.newest() if states else None
     if state is not None:
@@ -96,13 +100,15 @@ def train_model(
                 if run.iteration % run.per_epoch == 0 and (run.epoch % train.grid_every == 0 or last):
                     run.watch.finish()
                     if parallel.rank() == 0:
-                        evaluate(run, test, eval_batch_size)
+                        evaluate(run, {"": test, "validation_": validation}, eval_batch_size)
                     on_look(run)
+                    if run.epoch in kept:
+                        on_keep(_trained(run, prepared), run.epoch)
                 if states and run.iteration % save_every == 0 and not last:
                     _save(states, run)
             if states:
                 states.wait()
-            return _finished(run, prepared)
+            return _trained(run, prepared)
         except Diverged as error:
             on_divergence(error, run)
             restarts = run.restarts
@@ -139,26 +145,37 @@ def step(run: Run) -> None:
         run.log.close(row, parallel.mean_over_ranks(run.log.sums / run.log.interval), x_neg)
 
 
-def evaluate(run: Run, test: ImageSet | None, batch_size: int) -> None:
-    """Note the classifier's accuracy and loss on held-out images, running statistics; changes no later number."""
+def evaluate(run: Run, held_out: dict[str, ImageSet | None], batch_size: int) -> None:
+    """Note the classifier's accuracy and loss on sets of held-out images, running statistics; changes no later number.
+
+    held_out: the sets, by what stands before the names of their columns.
+    """
     row = {"epoch": run.epoch, "iteration": run.iteration}
-    if run.train.pyx_weight and test is not None and len(test):
-        try:
-            with torch.compiler.set_stance("force_eager"):  # what is compiled is for training's shapes
-                logits = score(run.model, test.images, batch_size, bn_stats="running").logits
-            row["accuracy"], row["loss"] = accuracy_and_loss(logits, test.labels)
-        except MetricError:  # not finite with running statistics: no figure, and training goes on
-            pass
+    for name, images in held_out.items():
+        if not run.train.pyx_weight or images is None or not len(images):
+            continue
+        # Not finite with running statistics: no figure, and training goes on. What is compiled is for training.
+        with suppress(MetricError), torch.compiler.set_stance("force_eager"):
+            logits = score(run.model, images.images, batch_size, bn_stats="running").logits
+            row[f"{name}accuracy"], row[f"{name}loss"] = accuracy_and_loss(logits, images.labels)
     run.log.epochs.append(row)
 
 
-def _finished(run: Run, prepared: float) -> Trained:
-    """What the run leaves. Raises Diverged if its last iteration did."""
+def _trained(run: Run, prepared: float) -> Trained:
+    """What the run has now. Raises Diverged if its last iteration did."""
     run.watch.finish()
     buffer = ReplayBuffer(parallel.gathered(run.buffer.images)) if parallel.world() > 1 else run.buffer
     prepared = 0.0 if run.way in ("eager", "paired") else prepared
     return Trained(
-        run.model, buffer, run.total, run.rows, run.log.epochs, run.restarts, run.averages.state(), run.way, prepared
+        run.model,
+        buffer,
+        run.iteration,
+        run.rows,
+        run.log.epochs,
+        run.restarts,
+        run.averages.state(),
+        run.way,
+        prepared,
     )
 
 

@@ -15,6 +15,7 @@ RECORDED = (
 )
 LOG_COLUMNS = ("iteration", "epoch", "lr", *RECORDED, "x_neg_min", "x_neg_max", "x_neg_saturated", "x_pos_saturated")
 EPOCH_COLUMNS = ("epoch", "iteration", "accuracy", "loss")
+VALIDATION_COLUMNS = ("validation_accuracy", "validation_loss")  # also, where a run holds images out for them
 
 Row = dict[str, float]
 

@@ -47,6 +47,21 @@ def test_a_training_whose_record_holds_values_of_compute_is_told_its_own(params,
     assert records.recorded(now, "train", "mjem") == now.resolve("train", "mjem")
 
 
+def test_a_key_that_asks_for_nothing_is_in_no_record(params, smoke_params):
+    """So that what was made before there was such a key is not stale."""
+    before = Path(records.RECORDS, "train.mjem.yaml").read_text()
+    assert "keep_every" not in before
+    assert "validation_images" not in before
+    assert records.recorded(params, "train", "mjem").train.keep_every == 0
+    smoke_params["train"]["keep_every"] = 2
+    Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
+    now = load_params("params.yaml")
+    records.write(now, records.RECORDS)
+    assert "  keep_every: 2\n" in Path(records.RECORDS, "train.mjem.yaml").read_text()
+    assert records.recorded(now, "train", "mjem") == now.resolve("train", "mjem")
+    assert Path(records.RECORDS, "train.mjem.yaml").read_text().replace("  keep_every: 2\n", "") == before
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

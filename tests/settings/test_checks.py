@@ -316,6 +316,146 @@ def test_an_imported_run_is_never_averaged(other):
     assert "runs.second: has the method 'released' of first, but second is imported" in line
 
 
+def averages(*seeds: int, **changes) -> dict:
+    """The smoke parameters with M-JEM at these seeds, and an imported run of each one's averaged weights."""
+    content = smoke.smoke_params()
+    content["train"]["ema_decays"] = [0.5, 0.9]
+    for seed in seeds:
+        with_run(content, f"mjem_{seed}", {**AGAIN, "train": {"pyx_weight": 1.0, "seed": seed}})
+        entry = {"method": "averaged", "dataset": "digits", "weights": {"ema_decay": 0.5}}
+        entry |= {"checkpoint": f"results/mjem_{seed}/train/checkpoint.pt"}
+        with_run(content, f"ema_{seed}", {**entry, **(changes if seed == seeds[-1] else {})}, "imported")
+    return content
+
+
+def test_averaged_weights_of_seeds_are_seeds_of_one_row():
+    content = averages(1, 2)
+    del content["suite"]["trained"]["mjem"], content["suite"]["analysed"]["mjem"]
+    content["runs"] = {f"mjem_{seed}": {"train": {"log_every": 3}} for seed in (1, 2)}
+    loaded = check_params(FILE, content)
+    rows = loaded.resolve("tables", "demo").runs
+    assert {rows[name].method for name in ("ema_1", "ema_2")} == {"averaged"}
+    for seed in (1, 2):  # training as it is: of the run that makes the checkpoint, command lines included
+        made = loaded.resolve("import_checkpoint", f"ema_{seed}").train
+        assert made == loaded.resolve("train", f"mjem_{seed}").train
+        assert (made.seed, made.log_every) == (seed, 3)
+    own = {"weights.ema_decay": 0.5, "train.pyx_weight": 1.0, "train.seed": 2, "train.log_every": 3}
+    assert loaded.imported["ema_2"].differences == own
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"weights": {"ema_decay": 0.9}}, "another weights.ema_decay"),
+        ({"weights": {"ema_decay": 0.5, "sgld_steps": 3}}, "another weights.sgld_steps"),
+        ({"sample": {"protocols": ["full", "release_0.9"]}}, "another sample.protocols"),
+        ({"checkpoint": "results/mjem_1/train/checkpoint.pt"}, "the same train.seed, 1"),
+        ({"checkpoint": "a.pt", "train": {"pyx_weight": 1.0, "seed": 2}}, "ema_2 is imported, which is no seed of"),
+    ],
+)
+def test_only_weights_that_were_made_alike_are_seeds_of_one_row(changes, fault):
+    line = refusal(averages(1, 2, **changes))
+    assert line.startswith(f"params.yaml: runs.ema_2: has the method 'averaged' of ema_1, but {fault}"), line
+    check_params(FILE, averages(1, 2, **changes, method="another"))
+
+
+def test_averaged_weights_are_no_seeds_of_trained_ones():
+    content = averages(1, method="M-JEM, again")
+    content["suite"]["trained"] |= {"mjem_1": {**content["suite"]["trained"]["mjem_1"], "method": "M-JEM, again"}}
+    line = refusal(content)
+    assert "runs.ema_1: has the method 'M-JEM, again' of mjem_1, but ema_1 has weights that were made of" in line
+
+
+KEPT = {"keep_every": 1, "validation_images": 200, "epochs": 3, "grid_every": 2}
+
+
+@pytest.mark.parametrize(
+    ("train", "choose", "message"),
+    [
+        (KEPT, "accuracy", ""),
+        (KEPT, "quality", ""),
+        (KEPT, "last", ""),
+        (KEPT, 3, ""),
+        (KEPT, 1, "weights.choose: is 1, but trained.mjem_1 keeps weights after epochs 2, 3"),
+        (KEPT, "loss", "weights.choose: is 'loss': expected last, accuracy, quality, or the number of an epoch"),
+        (
+            {**KEPT, "keep_every": 0},
+            "last",
+            "checkpoint: is a folder of snapshots, but trained.mjem_1 keeps no weights",
+        ),
+        (
+            {**KEPT, "validation_images": 0},
+            "quality",
+            "weights.choose: is 'quality', but trained.mjem_1 holds no images",
+        ),
+        (
+            {**KEPT, "pyx_weight": 0.0},
+            "accuracy",
+            "weights.choose: is 'accuracy', but trained.mjem_1 trains no classif",
+        ),
+        ({**KEPT, "pyx_weight": 0.0}, "quality", ""),
+    ],
+)
+def test_weights_can_be_chosen_of_those_that_a_run_keeps(train, choose, message):
+    content = averages(1, checkpoint="results/mjem_1/train/snapshots", weights={"choose": choose})
+    content["suite"]["trained"]["mjem_1"] = {
+        "method": "kept",
+        "dataset": "digits",
+        "train": {"pyx_weight": 1.0, **train},
+    }
+    if message:
+        assert refusal(content).startswith(f"params.yaml: imported.ema_1.{message}")
+    else:
+        check_params(FILE, content)
+
+
+def test_of_a_single_file_nothing_is_chosen():
+    line = refusal(averages(1, weights={"choose": "accuracy"}))
+    where = "results/mjem_1/train/snapshots"
+    assert line.endswith(
+        f"ema_1.weights.choose: is 'accuracy', but the checkpoint is a single file; set that to {where}"
+    )
+
+
+def test_of_snapshots_the_folder_is_named():
+    line = refusal(averages(1, checkpoint="results/mjem_1/train/snapshots/epoch_0001.pt"))
+    assert (
+        "ema_1.checkpoint: is a file of trained.mjem_1's snapshots; name the folder, and the epoch by weights" in line
+    )
+    assert "imported.ema_1.checkpoint" not in refusal(averages(1, checkpoint=".", weights={"choose": "no"}))
+
+
+def test_what_a_diverged_training_left_is_copied_before_it_is_a_run():
+    line = refusal(averages(1, checkpoint=".state/mjem/0123456789abcdef/snapshots/epoch_0001.pt"))
+    assert "imported.ema_1.checkpoint: is .state/" in line
+    assert line.endswith(
+        "but nothing in .state is a result that lasts; copy the file to data/downloads, and name it there"
+    )
+
+
+@pytest.mark.parametrize("n", [5, 1488, 2000])
+def test_validation_images_leave_some_of_every_class_on_both_sides(n):
+    content = smoke.smoke_params()
+    content["train"]["validation_images"] = n
+    line = refusal(content)
+    assert f"train.validation_images: is {n}, expected 0, or 10 to 1487 of the 1497 training images, so that" in line
+    content["train"] |= {"validation_images": 1400, "label_batch_size": 98}
+    assert "train.label_batch_size: is 98, expected at most the 97 training images" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": {"lr": 0.1}}, "imported.ema_1.train: is that of trained.mjem_1, which makes its checkpoint; leave"),
+        ({"dataset": "other"}, "imported.ema_1.dataset: is 'other', expected 'digits', that of trained.mjem_1"),
+    ],
+)
+def test_a_run_of_a_trained_checkpoint_has_its_training_and_data(changes, message):
+    content = averages(1, **changes)
+    content["suite"]["datasets"]["other"] = {}
+    assert refusal(content).startswith(f"params.yaml: {message}")
+
+
 @pytest.mark.parametrize("kind", ["trained", "imported"])
 @pytest.mark.parametrize(
     ("method", "weight", "message"),

@@ -47,8 +47,8 @@ def loaded(folder: Path, name: str) -> Params:
     return found
 
 
-def test_the_pages_hold_five_suites():
-    assert set(suites("suites")) == {"flowers", "numbers", "released", "averaged"}
+def test_the_pages_hold_six_suites():
+    assert set(suites("suites")) == {"flowers", "numbers", "released", "averaged", "chosen"}
     assert set(suites("method")) == {"release"}
 
 

@@ -150,6 +150,36 @@ def test_published_figures_stand_beside_an_imported_run_of_the_method(paper):
         assert {row["protocol"] for row in accuracy} == {"imported weights" if imported else "last epoch"}
 
 
+def test_what_two_sources_say_of_a_method_stands_in_two_rows():
+    made = make("generation", [Result("c10", "M-JEM", fid(11.5), True, classifies=True)], TITLES, 2).printed
+    made = made[made["data set"] == "CIFAR-10"]
+    for method, value, source in (
+        ("SADA-JEM", "9.41", "2209.07959"),
+        ("SADA-JEM (as listed by EB-JDAT)", "17.38", "2505.19459"),
+        ("EGC", "3.30", "2304.02012"),
+    ):
+        (row,) = rows(made, method=method, metric="FID ↓")
+        assert row["published"] == value
+        assert source in row["note"]
+
+
+def test_a_row_says_which_weights_were_chosen_and_by_what():
+    for by, epochs, expected in (
+        ("accuracy", (10, 10), "best by validation accuracy (epoch 10 of 200)"),
+        ("quality", (30, 10), "best by validation quality (epochs 30, 10 of 200)"),
+        ("epoch", (10, 10), "weights of one epoch (epoch 10 of 200)"),
+        ("last", (200, 200), "last epoch kept (epoch 200 of 200)"),
+    ):
+        made = [fid(9.9, 8.3, 0.94) | {"choice": {"by": by, "epoch": epoch, "epochs": 200}} for epoch in epochs]
+        results = [Result("c10", "best", one, True, classifies=True, imported=True) for one in made]
+        for table in ("generation", "classification"):
+            found = rows(make(table, results, TITLES, 2).printed, method="best")
+            assert {row["note"] for row in found} == {expected}
+        assert {row["protocol"] for row in found} == {"chosen weights"}
+        (row,) = make("demo", results, TITLES, 2).printed.to_dict("records")
+        assert row["note"] == expected
+
+
 def test_a_missing_run_shows_a_dash_and_its_reason(paper):
     table = make("generation", paper, TITLES, 2).printed
     missing = rows(table, method="M-EBM, K = 2")

@@ -1,5 +1,6 @@
 """The stage that makes a run of a checkpoint of this project: which weights it takes, and what it refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def imported(made: Path, out: Path, train: dict, **weights) -> int:
     out.mkdir()
     (out / "params.yaml").write_text(yaml.safe_dump(content))
     arguments = ("--run", "ema", "--checkpoint", made / "checkpoint.pt", "--train", made / "train.npz", "--out", out)
+    arguments += ("--features", made / "features.pt")  # which is not there: nothing is chosen by it
     return import_checkpoint.main([*map(str, arguments), "--params", str(out / "params.yaml"), "--logs", str(out)])
 
 
@@ -47,6 +49,7 @@ def test_the_averages_take_the_place_of_the_weights(made, tmp_path):
     assert not torch.equal(after.replay_buffer, before.replay_buffer)
     assert not torch.equal(after.model.backbone.bn1.running_mean, before.model.backbone.bn1.running_mean)
     assert after.averages == {}
+    assert json.loads((tmp_path / "a" / "provenance.json").read_text())["weights"]["ema_decay"] == 0.5
     assert imported(made, tmp_path / "b", TRAIN, ema_decay=0.5, bn_images=100, sgld_steps=2) == 0
     assert (tmp_path / "a" / "checkpoint.pt").read_bytes() == (tmp_path / "b" / "checkpoint.pt").read_bytes()
 

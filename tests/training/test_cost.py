@@ -64,6 +64,14 @@ def test_the_paper_on_an_h100(capsys, tmp_path):
     assert re.search(r"2\.3\d +H100: measured on an H100", said)
 
 
+def test_images_that_are_held_out_are_not_trained_on(capsys, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((smoke.ROOT / "params.yaml").read_text().replace("\nsuite: *demo", "\nsuite: *beyond"))
+    arguments = ["cost", "--params", str(path), "--data", str(tmp_path), "--card", "H100", "--runs", "held_out_0"]
+    assert main(arguments) == 0
+    assert re.search(r"^held_out_0 +45,000 +70,200 +1\.18 +2\.94 ", capsys.readouterr().err, re.MULTILINE)
+
+
 @pytest.mark.parametrize(("pyx_weight", "ratio"), [(0.0, 1.375), (1.0, 2176 / 1408)])
 def test_a_second_gradient_costs_its_passes(pyx_weight, ratio):
     def images(algorithm: str) -> int:
