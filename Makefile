@@ -21,12 +21,14 @@ find_python = for python in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
   python=; done; test -n "$$python" || { printf 'error: Python 3.11 to 3.13 with its module venv is needed, but %s; %s\n' \
   "$${found\#, }" "install one, or name it: make PYTHON=..." >&2; exit 1; }
 # The lock in two parts of about the same work, PyTorch with what only its build with CUDA needs, and all else. Each has a
-# pip of its own, at the same time. Bytecode is made where a module is first imported, since most never are.
+# pip of its own, at the same time, and bytecode is made by as many processes as there are cores. What is of another Python
+# does not compile, and may lie there.
 split = awk '/^[^ \#]/ {part = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ ? "torch" : "others"} \
   part {print > "$(VENV)/" part ".lock"}' requirements.lock
 locked = VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-compile --no-deps --require-hashes --requirement $(VENV)/$(1).lock
 both = $(call locked,torch) & one=$$!; $(call locked,others) & two=$$!; \
   trap 'kill $$one $$two 2>/dev/null' EXIT; trap 'exit 1' HUP INT TERM; wait $$one && wait $$two
+compile = $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 # In place of the first part, what TORCH or TORCH_INDEX ask for.
 torch = $(if $(TORCH),'torch==$(TORCH).*' torchvision,$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\1/p' requirements.lock))
 NUMBERS = tests/data tests/method tests/measure tests/training tests/settings tests/sources tests/analyses tests/stages \
@@ -74,6 +76,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml | place
 	@$(split)
 	$(if $(TORCH)$(TORCH_INDEX),$(call locked,others),$(both))
 	$(if $(TORCH)$(TORCH_INDEX),VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-compile $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') $(torch))
+	@$(compile)
 	VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	git rev-parse --git-dir >/dev/null 2>&1 || $(VENV)/bin/dvc config --local core.no_scm true
 	touch $@

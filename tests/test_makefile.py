@@ -22,7 +22,7 @@ from smoke import ROOT
 PYTHON = """#!/bin/sh
 printf '%s|%s|%s\\n' "$0" "$PWD" "$*" >> "$CALLS"
 [ "$CACHES" ] && printf '%s\\n' "$XDG_CACHE_HOME" >> "$CACHES"
-if [ "$1" = -c ] || [ "$2" = mebm.engine.clean ]; then exec python3 "$@"; fi
+if [ "$1" = -c ] || [ "$2" = mebm.engine.clean ]; then exec python3 -B "$@"; fi
 if [ "$2" = venv ]; then
     mkdir -p "$4/bin"
     for tool in python dvc snakemake; do cp "$0" "$4/bin/$tool"; done
@@ -33,6 +33,7 @@ OLD = "#!/bin/sh\ncase $2 in *print*) echo is 3.9.18;; *) exit 1;; esac\n"
 NAMES = ("python3.11", "python3.12", "python3.13", "python3")
 INSTALL = "-m pip install --quiet --no-deps"
 LOCKED = "-m pip install --quiet --no-compile --no-deps --require-hashes --requirement .venv/{}.lock"
+COMPILED = "-m compileall -qq -j 0 .venv/lib"
 PARTS = [LOCKED.format("others"), LOCKED.format("torch")]
 
 
@@ -88,8 +89,9 @@ def test_make_keeps_to_its_folder(tmp_path, tools, name):
     calls = [line.split("|") for line in (tools / "calls").read_text(encoding="utf-8").splitlines()]
     assert {where for _, where, _ in calls} == {str(folder)}
     assert calls_of(tools, f"{tools}/ours") == ["-m venv --clear .venv"]
-    *parts, last = calls_of(tools, ".venv/bin/python")
+    *parts, compiled, last = calls_of(tools, ".venv/bin/python")
     assert sorted(parts) == PARTS  # at the same time
+    assert compiled == COMPILED
     assert last == f"{INSTALL} --no-build-isolation --editable ."
     others, torch = (locked(folder / ".venv" / f"{part}.lock") for part in ("others", "torch"))
     assert {**others, **torch} == locked(ROOT / "requirements.lock")
@@ -211,6 +213,7 @@ def test_without_cuda_all_else_comes_from_the_lock(tmp_path, tools):
         LOCKED.format("others"),
         "-m pip install --quiet --no-compile --index-url file:///where/cpu "
         + " ".join(f"{name}=={version}" for name, version in own),
+        COMPILED,
         f"{INSTALL} --no-build-isolation --editable .",
     ]
     left, whole = (locked(path) for path in (folder / ".venv" / "others.lock", ROOT / "requirements.lock"))
@@ -280,7 +283,7 @@ def test_every_package_is_locked_with_hashes_and_in_the_range_that_is_asked_for(
 def used(tmp_path) -> Path:
     """A folder after some work: 9,000 bytes in each file that a part has."""
     folder = clone(tmp_path / "a b")
-    (folder / "mebm").symlink_to(ROOT / "mebm")
+    shutil.copytree(ROOT / "mebm", folder / "mebm", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "dvc.yaml").touch()
     for name in (*KEPT, *REMOVED["results"], *REMOVED["cache"], *REMOVED["environment"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -21,14 +21,15 @@ def folder(recorded, tmp_path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, tuple]:
-    """Every file and folder of the project with its size, its time and its content."""
+    """Every file and folder of the project with its size, its time and its content; bytecode may come beside code."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not name.startswith(KEPT) and "__pycache__" not in path.parts and name != ".state":
             state = path.lstat()
             content = path.read_bytes() if path.is_file() else None
-            found[name] = (state.st_size if content is not None else 0, state.st_mtime_ns, content)
+            with_code = content is None and path.relative_to(folder).parts[0] in ("mebm", "stages")
+            found[name] = (state.st_size if content is not None else 0, not with_code and state.st_mtime_ns, content)
     return found
 
 
