@@ -214,6 +214,7 @@ def test_harmless_edits_train_under_no_engine_and_decisive_ones_under_both(folde
     copy = Path(shutil.copytree(folder, folder.with_name("copy"), symlinks=True))
     text = run(folder, "snakemake") + run(copy, "dvc", "repro")
     assert set(re.findall(r"Running stage '(\w+)", text)) <= {"params", "curves", "inventory", "report"}
+    take_back(folder)  # two threads, which here would wait for each other
     for engine, kind in (
         (("snakemake", "results/mjem/train/checkpoint.pt"), "an operator"),
         (("dvc", "repro", "train@mjem"), "train.lr"),
