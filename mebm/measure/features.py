@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mebm.data.moments import StreamingMoments, covariance_fault
-from mebm.errors import CheckpointError, DataError
+from mebm.errors import CheckpointError, DataError, lacks_memory
 from mebm.files import AGAIN, numbers, read_npz, read_torch, replacing, unreadable
 from mebm.measure import networks
 from mebm.measure.networks import FeatureNetwork
@@ -50,13 +50,23 @@ def load_network(path: str | Path, device: torch.device | str = "cpu") -> Featur
 def stream(network: FeatureNetwork, images: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Features [n, D] and logits [n, n_classes] of images, uint8 [N, C, H, W], batch by batch on the network's device.
 
-    Always float32: TensorFloat-32, the default of convolutions on GPUs, moves features in the third digit.
+    A batch that does not fit into memory is halved, as are all after it: networks look at each image by itself. Always
+    float32: TensorFloat-32, the default of convolutions on GPUs, moves features in the third digit.
     """
     device = next(network.parameters()).device
-    for batch in images.split(batch_size):
+    done = 0
+    while done < len(images):
+        batch = images[done : done + batch_size]
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with exact if device.type == "cuda" else nullcontext():
-            result = network(batch.to(device))
+        try:
+            with exact if device.type == "cuda" else nullcontext():
+                result = network(batch.to(device))
+        except (RuntimeError, MemoryError) as error:
+            if len(batch) == 1 or not lacks_memory(error):
+                raise
+            batch_size = len(batch) // 2
+            continue
+        done += len(batch)
         yield result
 
 
@@ -75,7 +85,9 @@ def extract(
     place = torch.full((len(images),), -1)
     place[kept] = torch.arange(len(kept))
     features, logits = torch.empty(len(kept), network.n_features), []
-    for (found, batch_logits), places in zip(stream(network, images, batch_size), place.split(batch_size), strict=True):
+    done = 0
+    for found, batch_logits in stream(network, images, batch_size):
+        places, done = place[done : done + len(found)], done + len(found)
         moments.update(found)
         logits.append(batch_logits)
         wanted = places >= 0

@@ -193,6 +193,38 @@ def test_statistics_do_not_depend_on_batch_size(digits, network):
     assert torch.allclose(small[1], large[1], atol=1e-5)
 
 
+def test_a_batch_that_does_not_fit_into_memory_is_halved(digits, network):
+    sizes = []
+
+    def limited(_, inputs):
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more")
+
+    chosen = torch.tensor([199, 3])
+    expected = extract(network, digits.images[:200], 50, chosen)
+    hook = network.register_forward_pre_hook(limited)
+    try:
+        found = extract(network, digits.images[:200], 200, chosen)
+    finally:
+        hook.remove()
+    assert sizes == [200, 100, 50, 50, 50, 50]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("message", ["out of memory", "shapes cannot be multiplied"])
+def test_what_smaller_batches_do_not_mend_is_raised(digits, network, message):
+    def broken(*_):
+        raise RuntimeError(message)
+
+    hook = network.register_forward_pre_hook(broken)
+    try:
+        with pytest.raises(RuntimeError, match=message):
+            extract(network, digits.images[:20], 8)
+    finally:
+        hook.remove()
+
+
 def test_features_of_chosen_images_are_theirs_in_that_order(digits, network):
     chosen = torch.tensor([700, 4, 1496, 3])
     with torch.no_grad():
