@@ -30,6 +30,7 @@ BUFFER, ENERGY, GAUSSIAN, LOSS, ITERATION, SCHEDULE, SGLD = (
 )
 ORACLE, IMAGES, PAPER = "tests/test_oracle.py", "tests/data/test_images.py", "tests/settings/test_paper_values.py"
 EVALUATION, METRICS, SELECTION = (f"tests/measure/test_{name}.py" for name in ("evaluation", "metrics", "selection"))
+PAIRED = "tests/training/test_paired.py::test_iterations_are_those_of_separate_passes"
 STAGES, LOOP = "tests/stages/test_stages.py", "tests/training/test_loop.py"
 
 
@@ -93,12 +94,8 @@ FAULTS = (
     Fault(
         "SGLD passes before x+",
         "mebm/method/iteration.py",
-        "        with autocast(train, model):\n"
-        '            found["energy_pos"] = model.energy(drawn.x_pos)\n'
-        "        made = samples()\n",
-        "        made = samples()\n"
-        "        with autocast(train, model):\n"
-        '            found["energy_pos"] = model.energy(drawn.x_pos)\n',
+        "    with autocast(train, model):\n        energy_pos = model.energy(x_pos)\n    made = samples()\n",
+        "    made = samples()\n    with autocast(train, model):\n        energy_pos = model.energy(x_pos)\n",
         (REPLAY, ITERATION, ORACLE),
     ),
     Fault(
@@ -124,6 +121,42 @@ FAULTS = (
         "        p.grad = torch.zeros_like(p) if p.grad is None else p.grad\n"
         "    optimiser.step()\n",
         (REPLAY, f"{LOOP}::test_the_class_head_of_an_unconditional_run_stays_as_initialised"),
+    ),
+    # a pass of two batches
+    Fault(
+        "the halves of a pair share their statistics",
+        "mebm/training/paired.py",
+        "        layer.halves = True\n",
+        "        layer.halves = False\n",
+        (PAIRED,),
+    ),
+    Fault(
+        "running averages forget x+ of a pair",
+        "mebm/training/paired.py",
+        "    torch._foreach_add_(averages, ahead)\n",
+        "",
+        (PAIRED,),
+    ),
+    Fault(
+        "running averages keep all of x+ of a pair",
+        "mebm/training/paired.py",
+        "    torch._foreach_mul_(ahead, (1 - layers[0].momentum) ** later)\n",
+        "",
+        (PAIRED,),
+    ),
+    Fault(
+        "biases before BatchNorm do not decay in a pair",
+        "mebm/training/paired.py",
+        "        return _ZeroGradient.apply(self._conv_forward(x, self.weight, self.bias.detach()), self.bias)\n",
+        "        return self._conv_forward(x, self.weight, self.bias.detach())\n",
+        (PAIRED,),
+    ),
+    Fault(
+        "filters are flipped and not transposed",
+        "mebm/training/paired.py",
+        ".flip(2, 3).transpose(0, 1)",
+        ".flip(2, 3)",
+        (PAIRED,),
     ),
     # SGLD
     Fault(

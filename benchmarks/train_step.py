@@ -36,8 +36,11 @@ HEADING = (
     *("ms / iteration", "ratio", "TFLOP/s", "share", "GB", "start s"),
 )
 WAYS = {
-    "cuda": ("float32 eager", "bf16 eager", "bf16 compile", "bf16 graph", "bf16 graph+compile"),
-    "cpu": ("float32 eager", "bf16 eager"),
+    "cuda": (
+        *("float32 eager", "bf16 eager", "bf16 compile", "bf16 graph", "bf16 graph+compile"),
+        *("bf16 graph+paired", "bf16 graph+compile+paired"),
+    ),
+    "cpu": ("float32 eager", "float32 paired", "bf16 eager", "bf16 paired"),
 }
 
 

@@ -135,21 +135,34 @@ def sample(train: Train, model: EnergyModel, drawn: Drawn) -> Samples:
         return Samples(*sgld(model.energy, drawn.x_init, *options))
 
 
-def terms(train: Train, model: EnergyModel, drawn: Drawn, samples: Callable[[], Samples]) -> Terms:
+def energies(
+    train: Train, model: EnergyModel, x_pos: Tensor, samples: Callable[[], Samples]
+) -> tuple[Tensor, Samples, Tensor]:
+    """E(x+), the samples, and E(x-), made in this order, each energy by a pass of its own."""
+    with autocast(train, model):
+        energy_pos = model.energy(x_pos)
+    made = samples()
+    with autocast(train, model):
+        return energy_pos, made, model.energy(made.x_neg)
+
+
+def terms(
+    train: Train,
+    model: EnergyModel,
+    drawn: Drawn,
+    samples: Callable[[], Samples],
+    passes: Callable[..., tuple[Tensor, Samples, Tensor]] = energies,
+) -> Terms:
     """The objective's terms by name, with their weighted sum as `loss` (docs/method.md, Objective).
 
     samples: called once x+ has passed. Passes run in the order x+, SGLD, x-, labelled, each of its own, because
     BatchNorm normalises each batch by its own statistics and updates its running averages in that order. A weight of
-    0 skips its passes.
+    0 skips its passes. passes: how the first three are made; another way leaves the same behind.
     """
     found: Terms = {}
     loss = 0.0
     if train.px_weight:
-        with autocast(train, model):
-            found["energy_pos"] = model.energy(drawn.x_pos)
-        made = samples()
-        with autocast(train, model):
-            found["energy_neg"] = model.energy(made.x_neg)
+        found["energy_pos"], made, found["energy_neg"] = passes(train, model, drawn.x_pos, samples)
         found["grad_norm"] = made.grad_norm
         found |= generative_terms(found["energy_pos"], found["energy_neg"], train.l2_coeff)
         loss = train.px_weight * found["loss_px"]

@@ -171,9 +171,12 @@ def of_train(train: Train) -> Iterator[str]:
         yield "train: px_weight and pyx_weight are both 0, so there is nothing to train"
     if (train.depth - 4) % 6:
         yield f"train.depth: is {train.depth}, expected 6n + 4 (10, 16, 22, 28, ...)"
-    if "graph" in train.execution and (train.dropout or train.norm == "actnorm"):
+    words = set(train.execution.split("+"))
+    if words & {"graph", "paired"} and (train.dropout or train.norm == "actnorm"):
         what = "dropout" if train.dropout else "norm: actnorm"
-        yield f"train.execution: is {train.execution}, which cannot record {what}; set it to auto, eager or compile"
+        yield f"train.execution: is {train.execution}, which does not go with {what}; set it to auto, eager or compile"
+    if "paired" in words and train.sync_batchnorm:
+        yield f"train.execution: is {train.execution}, which does not go with sync_batchnorm; leave paired out of it"
     if train.decay_epochs != sorted(set(train.decay_epochs)):
         yield f"train.decay_epochs: is {shown(train.decay_epochs)}, expected rising epochs"
 

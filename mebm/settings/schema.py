@@ -207,7 +207,10 @@ class Train(Section):
     sam_adaptive: bool
     ema_decays: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(max_length=10), AfterValidator(_once)]
     precision: Literal["float32", "bf16"]
-    execution: Literal["auto", "eager", "compile", "graph", "graph+compile"]
+    execution: Literal[
+        *("auto", "eager", "compile", "graph", "graph+compile"),
+        *("paired", "compile+paired", "graph+paired", "graph+compile+paired"),
+    ]
     sync_batchnorm: bool
     on_divergence: Literal["stop", "restart"]
     max_restarts: Annotated[int, Field(ge=0, le=100)]

@@ -25,7 +25,7 @@ Capture = Callable[[Callable[[], Outputs]], tuple[Callable[[], None], Outputs]]
 
 
 def way_of(execution: str, device: torch.device) -> str:
-    """What a setting of `train.execution` means on a device: "eager", "compile", "graph" or "graph+compile".
+    """What a setting of `train.execution` means on a device: one of its values, but "auto".
 
     Raises ParamsError for a graph without CUDA.
     """

@@ -156,7 +156,7 @@ def _finished(run: Run, prepared: float) -> Trained:
     """What the run leaves. Raises Diverged if its last iteration did."""
     run.watch.finish()
     buffer = ReplayBuffer(parallel.gathered(run.buffer.images)) if parallel.world() > 1 else run.buffer
-    prepared = 0.0 if run.way == "eager" else prepared
+    prepared = 0.0 if run.way in ("eager", "paired") else prepared
     return Trained(
         run.model, buffer, run.total, run.rows, run.log.epochs, run.restarts, run.averages.state(), run.way, prepared
     )

@@ -20,6 +20,7 @@ from mebm.settings.schema import Train
 from mebm.training import parallel
 from mebm.training.averages import Averages
 from mebm.training.execution import compile_network, launcher, way_of
+from mebm.training.paired import pair
 from mebm.training.records import Log, Row, recorded, saturated_bytes
 from mebm.training.watch import Watch, out_of_bounds
 
@@ -43,6 +44,8 @@ class Run:
         self.restarts = 0
         self.way = way_of(train.execution, device)
         self.model = _model(train, data, device)
+        if "paired" in self.way:
+            self.algorithm = pair(self.algorithm, self.model)
         if "compile" in self.way:
             compile_network(self.model.backbone)
         self.optimiser = make_optimiser(self.model, train)

@@ -231,6 +231,23 @@ def test_settings_that_cannot_be_together_are_refused(keys, value, message):
     assert message in refusal(content)
 
 
+@pytest.mark.parametrize(
+    ("execution", "other", "message"),
+    [
+        ("graph", {"dropout": 0.1}, "is graph, which does not go with dropout; set it to auto"),
+        ("graph+compile", {"norm": "actnorm"}, "is graph+compile, which does not go with norm: actnorm; set it"),
+        ("paired", {"dropout": 0.1}, "is paired, which does not go with dropout; set it to auto"),
+        ("compile+paired", {"sync_batchnorm": True}, "which does not go with sync_batchnorm; leave paired out"),
+    ],
+)
+def test_ways_to_launch_an_iteration_that_do_not_fit_it_are_refused(execution, other, message):
+    content = smoke.smoke_params()
+    content["train"] |= {"execution": execution} | other
+    assert message in refusal(content)
+    content["train"]["execution"] = "compile"
+    check_params(FILE, content)
+
+
 @pytest.mark.parametrize("key", ["train.buffer_size", "baseline.n_images", "generate.count"])
 def test_what_a_large_machine_could_hold_is_not_refused(key):
     content = smoke.smoke_params()

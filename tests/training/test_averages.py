@@ -6,7 +6,6 @@ import torch
 
 from mebm.data.images import bytes_to_unit
 from mebm.errors import CheckpointError
-from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.settings.schema import Weights
 from mebm.training.averages import Averages, settled, with_average
 from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -14,11 +13,6 @@ from mebm.training.loop import step, train_model
 from mebm.training.run import Run
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def init(digits) -> GaussianInit:
-    return GaussianInit.from_moments(*fit_gaussian(digits.images), digits.shape, 1e-4)
 
 
 def settings(**changes):

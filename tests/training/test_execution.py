@@ -9,7 +9,6 @@ import torch
 from tape import tape
 
 from mebm.errors import ParamsError
-from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.training.execution import Replay, compile_network, way_of
 from mebm.training.loop import step
 from mebm.training.run import Run
@@ -27,11 +26,6 @@ VARIANTS = {
     "sharpness-aware": {"pyx_weight": 1.0, "algorithm": "sharpness_aware"},
     "layer norm": {"norm": "layer", "lr": 1e-3},
 }
-
-
-@pytest.fixture(scope="module")
-def init(digits) -> GaussianInit:
-    return GaussianInit.from_moments(*fit_gaussian(digits.images), digits.shape, 1e-4)
 
 
 def run_of(digits, init, recorded: bool = False, rate_in_place: bool = True, **changes) -> Run:
@@ -110,7 +104,7 @@ def test_recording_changes_nothing(digits, init):
 
 def test_ways_by_name_and_by_device():
     assert way_of("auto", CPU) == way_of("eager", CPU) == "eager"
-    assert way_of("compile", CPU) == "compile"
+    assert [way_of(way, CPU) for way in ("compile", "compile+paired")] == ["compile", "compile+paired"]
     assert way_of("graph+compile", torch.device("cuda")) == "graph+compile"
     with pytest.raises(ParamsError, match=r"train\.execution is graph, which needs CUDA"):
         way_of("graph", CPU)
@@ -162,11 +156,3 @@ def test_a_compiled_graph_agrees_with_single_launches(digits, init):
 def gpu_run(digits, init, **changes) -> Run:
     base = {"reinit_freq": 0.3, "warmup_iters": 6, "epochs": 20, "log_every": 1}
     return Run(smoke.section("train", **{**base, **changes}), digits, init, torch.device("cuda"))
-
-
-@pytest.fixture
-def exact():
-    """PyTorch's deterministic kernels, as `compute.deterministic` has them."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)

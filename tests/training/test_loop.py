@@ -8,18 +8,12 @@ import torch
 
 from mebm.data.images import ImageSet
 from mebm.errors import DataError, Diverged
-from mebm.method.gaussian import GaussianInit as Gaussian
-from mebm.method.gaussian import UniformInit, fit_gaussian
+from mebm.method.gaussian import UniformInit
 from mebm.settings.schema import Train
 from mebm.training.loop import train_model
 from mebm.training.records import LOG_COLUMNS
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def init(digits) -> Gaussian:
-    return Gaussian.from_moments(*fit_gaussian(digits.images), digits.shape, 1e-4)
 
 
 def settings(**changes) -> Train:
@@ -108,13 +102,14 @@ def test_uniform_start(digits):
 @pytest.mark.more
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_training_agrees_with_eager(digits, init):
+@pytest.mark.parametrize("execution", ["compile", "compile+paired"])
+def test_compiled_training_agrees_with_eager(digits, init, execution):
     """Same numbers up to the order of sums: losses agree to 1e-5 at first and to 1 % after 11 iterations.
 
     Chains amplify rounding differences, so agreement cannot stay at rounding level.
     """
     _, eager = train(digits, init, pyx_weight=1.0, log_every=1)
-    _, compiled = train(digits, init, pyx_weight=1.0, log_every=1, execution="compile")
+    _, compiled = train(digits, init, pyx_weight=1.0, log_every=1, execution=execution)
     for a, b in zip(eager, compiled, strict=True):
         tolerance = 1e-5 if a["iteration"] < 3 else 1e-2
         assert b["loss"] == pytest.approx(a["loss"], rel=tolerance), a["iteration"]

@@ -10,7 +10,6 @@ import torch
 
 from mebm.errors import Diverged, StateError, Stopped
 from mebm.method.algorithms import published
-from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.method.iteration import Algorithm, terms
 from mebm.training import state
 from mebm.training.loop import step, train_model
@@ -27,11 +26,6 @@ def store(tmp_path) -> StateStore:
     made = StateStore(tmp_path / "run" / "key", lines.append)
     made.lines = lines
     return made
-
-
-@pytest.fixture(scope="module")
-def init(digits):
-    return GaussianInit.from_moments(*fit_gaussian(digits.images), digits.shape, 1e-4)
 
 
 def record(iteration: int) -> dict:
