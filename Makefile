@@ -1,6 +1,6 @@
-# `make` runs the demo, `make test` the tests, `make test-wide` those of more data, more faults and longer runs,
-# `make test-numbers` the fast ones of what computes. All set up the environment first, once. `make clean` says what lies
-# here and removes nothing. docs/install.md explains the variables.
+# `make` runs the demo, `make test` the tests, `make test-more` further cases of what those test, `make test-wide` those of
+# more data, more faults and longer runs, `make test-numbers` the fast ones of what computes. All set up the environment
+# first, once. `make clean` says what lies here and removes nothing. docs/install.md explains the variables.
 PYTHON ?=
 VENV = .venv
 PIP = $(VENV)/bin/python -m pip
@@ -20,29 +20,41 @@ find_python = for python in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
   found="$$found, $$python $$("$$python" -c 'import platform; print("is", platform.python_version())' 2>/dev/null || echo 'is not there')"; \
   python=; done; test -n "$$python" || { printf 'error: Python 3.11 to 3.13 with its module venv is needed, but %s; %s\n' \
   "$${found\#, }" "install one, or name it: make PYTHON=..." >&2; exit 1; }
-# The lock without PyTorch and what only its build with CUDA needs, and in place of them what TORCH or TORCH_INDEX ask for.
-without_torch = awk '/^[^ \#]/ {left_out = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/} !left_out'
+# The lock in two parts of about the same work, PyTorch with what only its build with CUDA needs, and all else. Each has a
+# pip of its own, at the same time, and bytecode is made by as many processes as there are cores. What is of another Python
+# does not compile, and may lie there.
+split = awk '/^[^ \#]/ {part = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ ? "torch" : "others"} \
+  part {print > "$(VENV)/" part ".lock"}' requirements.lock
+locked = VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-compile --no-deps --require-hashes --requirement $(VENV)/$(1).lock
+both = $(call locked,torch) & one=$$!; $(call locked,others) & two=$$!; \
+  trap 'kill $$one $$two 2>/dev/null' EXIT; trap 'exit 1' HUP INT TERM; wait $$one && wait $$two
+compile = $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
+# In place of the first part, what TORCH or TORCH_INDEX ask for.
 torch = $(if $(TORCH),'torch==$(TORCH).*' torchvision,$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\1/p' requirements.lock))
 NUMBERS = tests/data tests/method tests/measure tests/training tests/settings tests/sources tests/analyses tests/stages \
   tests/engine/test_code.py tests/engine/test_records.py
+pytest = python -m pytest --numprocesses 2 --dist worksteal --durations $(1) -m "$(2)"
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test test-wide test-numbers install place clean clean-results clean-cache clean-environment
+.PHONY: demo test test-more test-wide test-numbers install place clean clean-results clean-cache clean-environment
 demo: install
 	$(call in_venv,snakemake)
 	$(call in_venv,python -m mebm show)
 
+# It prints 20, since the first ten all run the pipeline.
 test: install
 	$(call in_venv,ruff check .)
 	$(call in_venv,ruff format --check .)
-	$(call in_venv,python -m pytest --numprocesses 2 -m "not gpu and not slow")
-	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "slow and not gpu and not wide")
+	$(call in_venv,$(call pytest,20,not gpu and not more and not wide))
+
+test-more: install
+	$(call in_venv,$(call pytest,10,more and not wide and not gpu))
 
 test-wide: install
-	$(call in_venv,python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 -m "wide and not gpu")
+	$(call in_venv,$(call pytest,10,wide and not gpu))
 
 test-numbers: install
-	$(call in_venv,python -m pytest --numprocesses 2 -m "not gpu and not slow" $(NUMBERS))
+	$(call in_venv,$(call pytest,10,not gpu and not slow) $(NUMBERS))
 
 install: $(VENV)/.installed
 	@test -z "$(PYTHON)" || { $(find_python); version='import sys; print("%d.%d" % sys.version_info[:2])'; \
@@ -61,9 +73,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml | place
 	{ echo "error: this folder's path is not UTF-8; rename what is not, or clone it elsewhere" >&2; exit 1; }; \
 	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)
 	@echo "installing into $(VENV): about $(if $(TORCH_INDEX),1 GB without CUDA,6 GB), some minutes"
-	@$(if $(TORCH)$(TORCH_INDEX),$(without_torch),cat) requirements.lock > $(VENV)/requirements.lock
-	VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-deps --require-hashes --requirement $(VENV)/requirements.lock
-	$(if $(TORCH)$(TORCH_INDEX),VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') $(torch))
+	@$(split)
+	$(if $(TORCH)$(TORCH_INDEX),$(call locked,others),$(both))
+	$(if $(TORCH)$(TORCH_INDEX),VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-compile $(if $(TORCH_INDEX),--index-url '$(TORCH_INDEX)') $(torch))
+	@$(compile)
 	VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	git rev-parse --git-dir >/dev/null 2>&1 || $(VENV)/bin/dvc config --local core.no_scm true
 	touch $@

@@ -1,4 +1,4 @@
-"""Options, fixtures and the rule for GPU tests."""
+"""Options, fixtures, the order of tests and the rule for GPU tests."""
 
 import fcntl
 import os
@@ -26,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The long ones first: short ones fill the other worker's time, and none is left alone with a long one at the end.
+    items.sort(key=lambda item: "slow" not in item.keywords)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
@@ -58,23 +60,37 @@ def project(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A committed project whose suite, without analyses, Snakemake has made; once for all workers, to be copied."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A folder of that name, which one worker makes and all others wait for and find; to be copied, not changed."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder, done = root / "finished", root / "finished.done"
-    with open(root / "finished.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            copy_project(folder, smoke.small_params())
-            run(folder, "git", "config", "user.name", "x")
-            run(folder, "git", "config", "user.email", "x@example.org")
-            run(folder, "snakemake")
-            run(folder, "git", "add", "--all")
-            run(folder, "git", "commit", "--quiet", "--message", "results")
-            done.touch()
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made, done = root / name, root / f"{name}.done"
+        with open(root / f"{name}.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                make(made)
+                done.touch()
+        return made
+
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(made_once) -> Path:
+    """A committed project whose suite, without analyses, Snakemake has made."""
+
+    def make(folder: Path) -> None:
+        copy_project(folder, smoke.small_params())
+        run(folder, "git", "config", "user.name", "x")
+        run(folder, "git", "config", "user.email", "x@example.org")
+        run(folder, "snakemake")
+        run(folder, "git", "add", "--all")
+        run(folder, "git", "commit", "--quiet", "--message", "results")
+
+    return made_once("finished", make)
 
 
 @pytest.fixture

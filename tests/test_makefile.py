@@ -1,14 +1,19 @@
 """The Makefile: it keeps to its own folder, whatever that is called, and refuses names that its tools cannot take."""
 
+import contextlib
 import fcntl
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
+from _pytest.mark.expression import Expression
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from smoke import ROOT
@@ -17,7 +22,7 @@ from smoke import ROOT
 PYTHON = """#!/bin/sh
 printf '%s|%s|%s\\n' "$0" "$PWD" "$*" >> "$CALLS"
 [ "$CACHES" ] && printf '%s\\n' "$XDG_CACHE_HOME" >> "$CACHES"
-if [ "$1" = -c ] || [ "$2" = mebm.engine.clean ]; then exec python3 "$@"; fi
+if [ "$1" = -c ] || [ "$2" = mebm.engine.clean ]; then exec python3 -B "$@"; fi
 if [ "$2" = venv ]; then
     mkdir -p "$4/bin"
     for tool in python dvc snakemake; do cp "$0" "$4/bin/$tool"; done
@@ -27,6 +32,9 @@ PYENV = "#!/bin/sh\necho 'pyenv: not installed' >&2\nexit 127\n"  # where the na
 OLD = "#!/bin/sh\ncase $2 in *print*) echo is 3.9.18;; *) exit 1;; esac\n"
 NAMES = ("python3.11", "python3.12", "python3.13", "python3")
 INSTALL = "-m pip install --quiet --no-deps"
+LOCKED = "-m pip install --quiet --no-compile --no-deps --require-hashes --requirement .venv/{}.lock"
+COMPILED = "-m compileall -qq -j 0 .venv/lib"
+PARTS = [LOCKED.format("others"), LOCKED.format("torch")]
 
 
 @pytest.fixture
@@ -81,11 +89,13 @@ def test_make_keeps_to_its_folder(tmp_path, tools, name):
     calls = [line.split("|") for line in (tools / "calls").read_text(encoding="utf-8").splitlines()]
     assert {where for _, where, _ in calls} == {str(folder)}
     assert calls_of(tools, f"{tools}/ours") == ["-m venv --clear .venv"]
-    assert calls_of(tools, ".venv/bin/python") == [
-        f"{INSTALL} --require-hashes --requirement .venv/requirements.lock",
-        f"{INSTALL} --no-build-isolation --editable .",
-    ]
-    assert (folder / ".venv" / "requirements.lock").read_bytes() == (ROOT / "requirements.lock").read_bytes()
+    *parts, compiled, last = calls_of(tools, ".venv/bin/python")
+    assert sorted(parts) == PARTS  # at the same time
+    assert compiled == COMPILED
+    assert last == f"{INSTALL} --no-build-isolation --editable ."
+    others, torch = (locked(folder / ".venv" / f"{part}.lock") for part in ("others", "torch"))
+    assert {**others, **torch} == locked(ROOT / "requirements.lock")
+    assert not others.keys() & torch.keys()
     inside = {who for who, _, _ in calls if os.path.isabs(who)} - {f"{tools}/ours"}
     assert inside == {f"{folder}/.venv/bin/{tool}" for tool in ("snakemake", "python")}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["bin", name])
@@ -200,12 +210,13 @@ def test_without_cuda_all_else_comes_from_the_lock(tmp_path, tools):
     own = re.findall(r"^(torch|torchvision)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert len(own) == 2
     assert calls_of(tools, ".venv/bin/python") == [
-        f"{INSTALL} --require-hashes --requirement .venv/requirements.lock",
-        "-m pip install --quiet --index-url file:///where/cpu "
+        LOCKED.format("others"),
+        "-m pip install --quiet --no-compile --index-url file:///where/cpu "
         + " ".join(f"{name}=={version}" for name, version in own),
+        COMPILED,
         f"{INSTALL} --no-build-isolation --editable .",
     ]
-    left, whole = (locked(path) for path in (folder / ".venv" / "requirements.lock", ROOT / "requirements.lock"))
+    left, whole = (locked(path) for path in (folder / ".venv" / "others.lock", ROOT / "requirements.lock"))
     assert {"torch-fidelity", "numpy", "sympy"} <= set(left)
     assert all(left[name] == whole[name] for name in left)
     gone = set(whole) - set(left)
@@ -215,7 +226,7 @@ def test_without_cuda_all_else_comes_from_the_lock(tmp_path, tools):
 def test_another_pytorch_can_be_asked_for(tmp_path, tools):
     done = make(clone(tmp_path / "a"), tools, "install", "TORCH=2.11")
     assert done.returncode == 0, done.stderr
-    assert "-m pip install --quiet torch==2.11.* torchvision" in calls_of(tools, ".venv/bin/python")
+    assert "-m pip install --quiet --no-compile torch==2.11.* torchvision" in calls_of(tools, ".venv/bin/python")
 
 
 def test_uv_can_install(tmp_path, tools):
@@ -224,10 +235,28 @@ def test_uv_can_install(tmp_path, tools):
     assert make(folder, tools, "install", "PIP=uv pip").returncode == 0
     calls = [line.split("|") for line in (tools / "calls").read_text().splitlines() if line.startswith("uv|")]
     assert {where for _, where, _ in calls} == {f"{folder}/.venv"}
-    assert [words for _, _, words in calls] == [
-        "pip install --quiet --no-deps --require-hashes --requirement .venv/requirements.lock",
-        "pip install --quiet --no-deps --no-build-isolation --editable .",
-    ]
+    *parts, last = [words for _, _, words in calls]
+    assert sorted(f"-m {words}" for words in parts) == PARTS
+    assert last == "pip install --quiet --no-deps --no-build-isolation --editable ."
+
+
+@pytest.mark.parametrize(("failing", "other"), [("torch", "sleep 60"), ("others", "true")])
+def test_a_part_that_cannot_be_installed_stops_make(tmp_path, tools, failing, other):
+    mark = shlex.quote(f"{tools}/other")
+    put(
+        tools / "uv",
+        f"""#!/bin/sh
+        case $* in
+            *{failing}.lock*) until [ -s {mark} ]; do sleep 0.01; done; exit 3;;
+            *.lock*) echo $$ > {mark}; exec {other};;
+        esac
+        """,
+    )
+    folder = clone(tmp_path / "a b")
+    assert make(folder, tools, "install", "PIP=uv pip").returncode == 2
+    assert not (folder / ".venv" / ".installed").exists()
+    with contextlib.suppress(psutil.NoSuchProcess):  # and nothing is installed on behind it
+        psutil.Process(int((tools / "other").read_text())).wait(10)
 
 
 def locked(path: Path) -> dict[str, tuple[str, int]]:
@@ -254,7 +283,7 @@ def test_every_package_is_locked_with_hashes_and_in_the_range_that_is_asked_for(
 def used(tmp_path) -> Path:
     """A folder after some work: 9,000 bytes in each file that a part has."""
     folder = clone(tmp_path / "a b")
-    (folder / "mebm").symlink_to(ROOT / "mebm")
+    shutil.copytree(ROOT / "mebm", folder / "mebm", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "dvc.yaml").touch()
     for name in (*KEPT, *REMOVED["results"], *REMOVED["cache"], *REMOVED["environment"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -326,3 +355,15 @@ def test_nothing_is_removed_while_an_engine_is_at_work(used, tools, part):
     assert done.returncode == 2
     assert "error: snakemake (process 77) is at work in this folder; wait for it, or stop it first\n" in done.stderr
     assert files(used) - before == {".state/snakemake.lock"}
+
+
+def test_every_test_belongs_to_one_command():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    whole = r"^(test[\w-]*): install\n(?:\t.*\n)*?\t\$\(call in_venv,\$\(call pytest,\d+,([\w ]+)\)\)$"
+    rules = {name: Expression.compile(rule) for name, rule in re.findall(whole, text, re.MULTILINE)}
+    assert set(rules) == {"test", "test-more", "test-wide"}
+    for marks in itertools.product(("", "slow"), ("", "more"), ("", "wide")):
+        takes = [name for name, rule in rules.items() if rule.evaluate(lambda mark, marks=marks, **_: mark in marks)]
+        assert len(takes) == 1, marks
+    called = re.findall(r"^make (\S+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert called == ["test", "test-more"]  # `make test-wide` is for releases

@@ -8,8 +8,6 @@ from recorded import record_as_done
 
 
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory) -> Path:
+def recorded(made_once) -> Path:
     """A project whose jobs are recorded as done."""
-    folder = copy_project(tmp_path_factory.mktemp("recorded") / "project")
-    record_as_done(folder)
-    return folder
+    return made_once("recorded", lambda folder: record_as_done(copy_project(folder)))

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,18 +29,50 @@ stages:
 """
 
 
+@pytest.fixture(scope="session")
+def made(made_once) -> Path:
+    """A folder with a job that DVC has run."""
+
+    def make(folder: Path) -> None:
+        (folder / ".dvc").mkdir(parents=True)
+        shutil.copy(smoke.ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+        (folder / "dvc.yaml").write_text(PIPELINE)
+        (folder / "source.txt").write_text("x")
+        run(folder, "git", "init", "--quiet")
+        run(folder, "dvc", "repro", "--quiet")
+
+    return made_once("mend", make)
+
+
+@pytest.fixture(scope="session")
+def made_two(made, made_once) -> Path:
+    """A copy of it with a second job that DVC has run."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(made, folder)
+        second = PIPELINE.split("stages:\n")[1].replace("copy:", "next:").replace("one", "two")
+        (folder / "dvc.yaml").write_text(PIPELINE + second)
+        run(folder, "dvc", "repro", "--quiet")
+
+    return made_once("mend_two", make)
+
+
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> None:
-    """A job that DVC has run, in the current folder, where nobody else is just writing a file."""
-    monkeypatch.chdir(tmp_path)
-    for module in (lockfile, mend):
-        monkeypatch.setattr(module, "WRITTEN", 0.01)
-    (tmp_path / ".dvc").mkdir()
-    shutil.copy(smoke.ROOT / ".dvc" / "config", ".dvc/config")
-    Path("dvc.yaml").write_text(PIPELINE)
-    Path("source.txt").write_text("x")
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, "dvc", "repro", "--quiet")
+def enter(tmp_path, monkeypatch) -> Callable[[Path], None]:
+    """Makes a copy of a folder the current one, where nobody else is just writing a file."""
+
+    def copy_of(folder: Path) -> None:
+        monkeypatch.chdir(shutil.copytree(folder, tmp_path / "project"))
+        for module in (lockfile, mend):
+            monkeypatch.setattr(module, "WRITTEN", 0.01)
+
+    return copy_of
+
+
+@pytest.fixture
+def project(made, enter) -> None:
+    """A job that DVC has run, in the current folder."""
+    enter(made)
 
 
 @pytest.mark.parametrize("left", ["", '{"read": {', "[]", '{"read": {"a": [{}]}}'])
@@ -106,12 +139,9 @@ def test_a_cut_that_dvc_refuses_is_torn_too(project):
 
 
 @pytest.fixture
-def cut(project) -> tuple[str, str]:
+def cut(made_two, enter) -> tuple[str, str]:
     """The lock file of two jobs, and what a cut leaves of it that still reads as YAML: the first job."""
-    Path("dvc.yaml").write_text(
-        PIPELINE + PIPELINE.split("stages:\n")[1].replace("copy:", "next:").replace("one", "two")
-    )
-    run(Path(), "dvc", "repro", "--quiet")
+    enter(made_two)
     mend.keep_lock_file()
     text = Path("dvc.lock").read_text()
     left = text[: text.index("  next:")]

@@ -92,6 +92,7 @@ def test_a_clone_pulls_from_s3_and_has_nothing_to_do(project, tmp_path, monkeypa
         server.stop()
 
 
+@pytest.mark.more
 def test_a_value_on_snakemakes_command_line_reaches_the_job_and_its_record(project):
     override = ("--config", "set=runs.mjem.train.n_steps=1")
     text = (project / "params.yaml").read_text()
@@ -138,6 +139,7 @@ def test_queued_experiments_run_and_failed_ones_stay_visible(project):
     assert nothing_to_do(project)  # the workspace was not touched
 
 
+@pytest.mark.more
 def test_a_suite_is_bundled_and_verified(project):
     run(project, "python", "-m", "mebm", "archive")
     assert "files are whole" in run(project, "python", "-m", "mebm", "verify", "results/smoke.zip")
@@ -147,6 +149,7 @@ def test_a_suite_is_bundled_and_verified(project):
     assert not (project / "no.zip").exists()
 
 
+@pytest.mark.more
 def test_two_branches_that_each_trained_unite_without_training(project, tmp_path):
     """Also in a clone that has only a remote."""
     add_remote(project, str(tmp_path / "store"))

@@ -13,6 +13,21 @@ import pytest
 from engines import digests, run
 
 
+@pytest.mark.slow
+def test_a_training_killed_under_each_engine_ends_in_the_bytes_of_an_uninterrupted_one(finished, tmp_path):
+    """Data, Gaussian and features lie there; the training is long enough to be met."""
+    tally, one, two = faults.Tally(), *(shutil.copytree(finished, tmp_path / n, symlinks=True) for n in ("one", "two"))
+    for folder in (one, two):
+        faults.lengthen(folder)
+    run(one, *faults.COMMANDS["dvc"])
+    for engine in faults.COMMANDS:
+        faults.kill_at_random(two, engine, 1, random.Random(engine), tally)
+    faults.finish(two, "snakemake", 2, faults.result(one), tally)
+    assert (two / "output.txt").read_text().count("goes on from iteration") == 2  # the second and the third start
+    assert sum(tally.tried.values()) == 2
+    assert tally.lost == []
+
+
 @pytest.mark.wide
 @pytest.mark.slow
 def test_killed_training_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
@@ -36,11 +51,10 @@ def test_killed_training_ends_in_the_bytes_of_an_uninterrupted_run(tmp_path):
     assert tally.lost == []
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+@pytest.fixture(scope="session")
+def chain(made_once) -> tuple[Path, dict[str, str]]:
     """A finished suite of quick jobs, and the hashes of what it made."""
-    folder = faults.suite(tmp_path_factory.mktemp("chain") / "suite")
-    run(folder, "snakemake")
+    folder = made_once("chain", lambda folder: run(faults.suite(folder), "snakemake"))
     return folder, digests(folder)
 
 
@@ -57,6 +71,7 @@ def test_files_torn_cut_and_edited_come_back(chain, tmp_path, engine):
     assert sum(tally.tried.values()) >= 10
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_second_command_a_dead_engine_and_a_damaged_cache_harm_nothing(chain, tmp_path):
     tally, (made, expected) = faults.Tally(), chain

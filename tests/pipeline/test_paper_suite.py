@@ -156,6 +156,7 @@ def test_single_runs_and_tables_by_name_and_a_failed_run(project, tmp_path):
     assert table[table["method"] == "released M-EBM"]["ours_mean"].notna().all()
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_the_paper_suite_is_refused_on_a_cpu_before_anything_is_started(project):
     folder = project("paper")

@@ -21,14 +21,17 @@ def folder(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
 
 
-@pytest.fixture(scope="module")
-def edited(finished, tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def edited(finished, made_once) -> Path:
     """A copy of it in which DVC has run after a change of a parameter."""
-    copy = Path(shutil.copytree(finished, tmp_path_factory.mktemp("edited") / "project", symlinks=True))
-    set_value(copy)
-    assert {"params", "train@mjem", "tables@demo"} <= planned(copy)
-    assert trained(run(copy, "dvc", "repro")) == {"mjem"}
-    return copy
+
+    def make(copy: Path) -> None:
+        shutil.copytree(finished, copy, symlinks=True)
+        set_value(copy)
+        assert {"params", "train@mjem", "tables@demo"} <= planned(copy)
+        assert trained(run(copy, "dvc", "repro")) == {"mjem"}
+
+    return made_once("edited", make)
 
 
 @pytest.fixture
@@ -78,26 +81,32 @@ def test_either_engine_sees_what_the_other_left(finished, edited_folder, other):
     assert trained(run(folder, "snakemake")) == set()  # DVC's cache has it
     assert_done(folder, first)
     # from here on both are in the cache, so nothing trains whatever the order
+    assert trained(run(folder, "snakemake", "--config", f"set={OTHER_VALUE}")) == set()
+    assert_done(folder, other)
+    run(folder, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
+    run(folder, "dvc", "checkout")
+    assert_done(folder, first)
+
+
+@pytest.mark.more
+def test_either_engine_sees_what_an_experiment_left(finished, edited_folder, other):
+    folder, first = edited_folder, tables(finished)
+    run(folder, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
+    run(folder, "dvc", "checkout")
     text = run(folder, "dvc", "exp", "run", "--name", "trial", "-S", f"++{OTHER_VALUE}")
     assert_done(folder, other)
     take_back(folder)
     text += run(folder, "snakemake")
     assert_done(folder, first)
     run(folder, "dvc", "exp", "apply", "trial")
-    assert tables(folder) == other
-    assert stale(folder) == set()
-    assert planned(folder) == set()
+    assert_done(folder, other)
     take_back(folder)
     text += run(folder, "snakemake")
-    assert_done(folder, first)
-    text += run(folder, "snakemake", "--config", f"set={OTHER_VALUE}")
-    assert_done(folder, other)
-    run(folder, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
-    run(folder, "dvc", "checkout")
     assert_done(folder, first)
     assert trained(text) == set()
 
 
+@pytest.mark.more
 def test_other_profiles_hold_the_same_stale(edited_folder, tmp_path):
     folder = edited_folder
     take_back(folder)
@@ -138,6 +147,7 @@ def test_suites_change_and_change_back_under_both_engines(folder):
         assert planned(folder) == set()
 
 
+@pytest.mark.more
 def test_forced_jobs_are_computed_anew(folder):
     def started(*words: str) -> set[str]:
         text = run(folder, "snakemake", *words)
@@ -152,6 +162,7 @@ def test_forced_jobs_are_computed_anew(folder):
     assert_done(folder, before)
 
 
+@pytest.mark.more
 def test_leftovers_of_trial_runs_enter_no_version(folder, tmp_path):
     first = digests(folder)
     content = yaml.safe_load((folder / "params.yaml").read_text())
@@ -176,6 +187,7 @@ def test_leftovers_of_trial_runs_enter_no_version(folder, tmp_path):
     assert digests(tmp_path / "clone") == first
 
 
+@pytest.mark.more
 def test_only_what_was_asked_for_is_refused_on_a_cpu(project):
     content = smoke.small_params()
     content["compute"]["cpu_hours"] = 1e-9
@@ -202,6 +214,7 @@ def test_harmless_edits_train_under_no_engine_and_decisive_ones_under_both(folde
     copy = Path(shutil.copytree(folder, folder.with_name("copy"), symlinks=True))
     text = run(folder, "snakemake") + run(copy, "dvc", "repro")
     assert set(re.findall(r"Running stage '(\w+)", text)) <= {"params", "curves", "inventory", "report"}
+    take_back(folder)  # two threads, which here would wait for each other
     for engine, kind in (
         (("snakemake", "results/mjem/train/checkpoint.pt"), "an operator"),
         (("dvc", "repro", "train@mjem"), "train.lr"),
@@ -211,6 +224,7 @@ def test_harmless_edits_train_under_no_engine_and_decisive_ones_under_both(folde
         assert trained(run(folder, *engine)) == {"mjem"}, kind
 
 
+@pytest.mark.more
 def test_a_dry_run_says_why(folder):
     DECISIVE["an operator"](folder)
     set_value(folder)
@@ -244,6 +258,7 @@ def test_a_planted_lock_file_does_not_pass_for_results(finished, project):
     assert (clone / "results" / "mjem" / "train" / "checkpoint.pt").is_file()
 
 
+@pytest.mark.more
 def test_a_worktree_says_how_to_share_the_cache(folder, tmp_path):
     run(folder, "git", "worktree", "add", "--quiet", str(tmp_path / "second"))
     said = run(tmp_path / "second", "snakemake", "-n")

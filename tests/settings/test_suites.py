@@ -52,7 +52,10 @@ def test_the_pages_hold_six_suites():
     assert set(suites("method")) == {"release"}
 
 
-@pytest.mark.parametrize("name", suites("suites", "method"))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "averaged" else pytest.mark.more) for name in suites("suites", "method")],
+)
 def test_both_engines_run_the_suite_of_the_page(tmp_path, name):
     folder = copy_project(tmp_path / "project")
     (folder / "data" / "downloads").mkdir(parents=True)

@@ -99,6 +99,7 @@ def test_uniform_start(digits):
     assert trained.buffer.images.std() == pytest.approx(3**-0.5, abs=0.02)
 
 
+@pytest.mark.more
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("execution", ["compile", "compile+paired"])

@@ -70,6 +70,7 @@ def test_a_step_of_two_equals_one_with_the_whole_batch(folder, digits):
     assert all(torch.equal(rank["whole"], whole) for rank in ranks)
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_run_on_two_devices_through_the_documented_command(folder):
     process = train(folder, "one")
@@ -119,6 +120,7 @@ def test_it_resumes_bit_for_bit_and_with_another_number_of_processes(folder):
     assert load_checkpoint(folder / "alone" / "checkpoint.pt").replay_buffer.shape[0] == 100
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_named(folder):
     write(folder, 2, batch_size=7)
@@ -130,6 +132,7 @@ def test_a_batch_that_cannot_be_shared_is_named(folder):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_two_processes_go_back_together_and_end_together(folder):
     write(folder, 2, 1, lr=1e9, warmup_iters=0, norm="none", on_divergence="restart", max_restarts=2)
