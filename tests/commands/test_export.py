@@ -141,8 +141,9 @@ def test_an_imported_run_is_made_from_it(project, digits, name):
     assert main(["export", "mjem"]) == 0
     path = Path("results/export/mjem") / name
     Path("params.yaml").write_text(params(again=(path, {"bn_images": 0, "sgld_steps": 0})))
-    arguments = ("--run", "again", "--checkpoint", path, "--train", "data/digits/train.npz", "--out", "out")
-    assert import_checkpoint.main([str(word) for word in arguments]) == 0
+    files = {"checkpoint": path, "train": "data/digits/train.npz", "features": "data/digits/features.pt", "out": "out"}
+    words = [word for key, value in files.items() for word in (f"--{key}", str(value))]
+    assert import_checkpoint.main(["--run", "again", *words]) == 0
     ours = mebm.load("results/mjem", "cpu")
     assert torch.equal(mebm.load("out", "cpu").energies(digits.images[:9]), ours.energies(digits.images[:9]))
     assert torch.equal(mebm.load("out", "cpu").buffer.images, ours.buffer.images)

@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_readme_and_spreads_those_that_were_measured(pr
     edited(project / "docs/performance.md", "| float32 | 0.34 ± 0.10 |", "| float32 | 0.35 ± 0.11 |")
     made = artifact(project)
     assert "| mnist | M-JEM | fcd ↓ | 0.99 | 0.35 ± 0.11 | about eight minutes on two CPU cores |" in made
-    assert "| mnist | M-JEM | precision ↑ | 0.83 | not measured |" in made
+    assert "| mnist | M-JEM | precision % ↑ | 83 | not measured |" in made
     assert "| mnist | M-EBM | fcd ↓ | 0.53 | not measured |" in made
 
 

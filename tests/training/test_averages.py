@@ -86,7 +86,7 @@ def test_averages_that_do_not_fit_are_refused(checkpoint, tmp_path):
 
 def test_statistics_are_those_of_training_images(checkpoint, digits):
     """The first layer's: the mean of its input over all images, and the mean of the passes' variances."""
-    made = settled(checkpoint, Weights(ema_decay=None, bn_images=len(digits), sgld_steps=0), digits)
+    made = settled(checkpoint, Weights(choose="last", ema_decay=None, bn_images=len(digits), sgld_steps=0), digits)
     layer = made.model.backbone.layer1[0].bn1
     with torch.no_grad():
         inputs = made.model.backbone.conv1(bytes_to_unit(digits.images))
@@ -104,7 +104,7 @@ def test_chains_move_on_the_energy_of_the_weights(checkpoint, digits):
         start = checkpoint.model.train().energy(before).mean()
     for (_, value), kept in zip(checkpoint.model.named_buffers(), statistics.values(), strict=True):
         value.copy_(kept)
-    made = settled(checkpoint, Weights(ema_decay=None, bn_images=0, sgld_steps=5), digits)
+    made = settled(checkpoint, Weights(choose="last", ema_decay=None, bn_images=0, sgld_steps=5), digits)
     for name, value in made.model.named_buffers():
         assert torch.equal(value, statistics[name]), name
     assert not torch.equal(made.replay_buffer, before)
@@ -116,6 +116,6 @@ def test_chains_move_on_the_energy_of_the_weights(checkpoint, digits):
 def test_no_steps_and_no_images_leave_all_as_it_was(checkpoint, digits):
     before = checkpoint.replay_buffer.clone()
     state = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
-    made = settled(checkpoint, Weights(ema_decay=None, bn_images=0, sgld_steps=0), digits)
+    made = settled(checkpoint, Weights(choose="last", ema_decay=None, bn_images=0, sgld_steps=0), digits)
     assert torch.equal(made.replay_buffer, before)
     assert all(torch.equal(value, state[name]) for name, value in made.model.state_dict().items())
