@@ -4,11 +4,12 @@
 the command prints that as one line.
 """
 
-from mebm.commands import archive, artifact, compare, cost, croissant, export, mend, show, unite, verify
+from mebm.commands import archive, artifact, compare, cost, croissant, export, mend, plots, show, unite, verify
 
 COMMANDS = {
     "compare": compare,
     "show": show,
+    "plots": plots,
     "cost": cost,
     "export": export,
     "archive": archive,

@@ -279,6 +279,7 @@ def test_a_card_that_was_edited_is_not_overwritten(project, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_both_engines_import_an_exported_folder(project, tmp_path):
     """DVC takes the folder as an input; the run ends with the weights that were exported."""
     assert main(["export", "mjem", "--out", str(tmp_path / "export")]) == 0

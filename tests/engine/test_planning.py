@@ -128,6 +128,7 @@ def test_the_picture_of_the_graph_in_the_documentation_is_dvcs_own(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_snakemakes_report_shows_what_it_has_no_record_of(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy", symlinks=True)
     shutil.rmtree(tmp_path / "copy" / ".snakemake")
