@@ -21,7 +21,7 @@ from mebm.engine.graph import RECORDS
 from mebm.errors import DataError, ParamsError
 from mebm.files import digest, explained, read_text, read_yaml, write_text
 from mebm.registry import Registry
-from mebm.settings.schema import DECISIVE, IDLE, SECTIONS, Section
+from mebm.settings.schema import DECISIVE, IDLE, SECTIONS, Section, asked
 from mebm.settings.stages import STAGES, TABLE_STAGES, Settings
 from mebm.settings.suite import Params
 
@@ -47,9 +47,7 @@ def record(params: Params, stage: str, name: str, root: Path = code.ROOT) -> dic
     for section, keys in PLACES.items():
         if section in values:
             values[section] = {key: value for key, value in values[section].items() if key not in keys}
-    for section, idle in IDLE.items():
-        if section in values:
-            values[section] = {key: value for key, value in values[section].items() if idle.get(key) != value}
+    values |= {section: asked(section, values[section]) for section in IDLE if section in values}
     paths = _beside(params.imported[name].checkpoint) if stage == "import_checkpoint" else _paths_outside(values)
     if outside := _outside(paths, f"{stage}.{name}.yaml"):
         values[INPUTS] = outside

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -108,6 +108,12 @@ TENSORBOARD, TRACKERS = "tensorboard", "mebm.trackers"  # the tracker that is bu
 # these out, so that what was made before is as it was.
 IDLE: dict[str, dict[str, object]] = {"train": {"keep_every": 0, "validation_images": 0}, "weights": {"choose": "last"}}
 OTHER_KEYS = ("runs", "suites", "suite")  # of the file, besides the sections
+
+
+def asked(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A section's values without those that ask for nothing (IDLE)."""
+    idle = IDLE.get(section, {})
+    return {key: value for key, value in values.items() if key not in idle or value != idle[key]}
 
 
 class Section(BaseModel):

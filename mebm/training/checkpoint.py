@@ -12,7 +12,7 @@ from mebm.data.images import MAX_CLASSES, ImageSet, check_labels
 from mebm.errors import CheckpointError
 from mebm.files import check_state, explained, is_whole, read_torch, replacing
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
-from mebm.settings.schema import IDLE, Train
+from mebm.settings.schema import IDLE, Train, asked
 
 MAX_DEPTH = 1000  # of a backbone that is built for a file
 FORMAT = "mebm checkpoint"
@@ -89,7 +89,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     record = {
         "format": FORMAT,
         "version": VERSION,
-        "train": {key: value for key, value in checkpoint.train.items() if IDLE["train"].get(key) != value},
+        "train": asked("train", checkpoint.train),
         "shape": tuple(checkpoint.shape),
         "n_classes": checkpoint.n_classes,
         "iterations": checkpoint.iterations,

@@ -62,6 +62,19 @@ def test_a_key_that_asks_for_nothing_is_in_no_record(params, smoke_params):
     assert Path(records.RECORDS, "train.mjem.yaml").read_text().replace("  keep_every: 2\n", "") == before
 
 
+def test_a_value_that_is_null_stays_in_records(smoke_params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    smoke_params["train"] |= {"grad_bound": None}
+    entry = {"method": "M-JEM (release)", "dataset": "digits", "checkpoint": "a.pt", "train": {"pyx_weight": 1.0}}
+    smoke_params["suite"]["imported"] = {"theirs": {**entry, "weights": {"ema_decay": None}}}
+    Path("params.yaml").write_text(yaml.safe_dump(smoke_params))
+    now = load_params("params.yaml")
+    records.write(now, records.RECORDS)
+    for job in (("train", "mjem"), ("import_checkpoint", "theirs")):
+        assert records.recorded(now, *job) == now.resolve(*job)
+    assert records.recorded(now, "train", "mjem").train.grad_bound is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -262,6 +262,12 @@ def test_a_setting_that_is_needed_and_not_there_is_named(checkpoint, tmp_path):
     assert load_checkpoint(tmp_path / "b.pt").train == ARCHITECTURE | IDLE["train"]
 
 
+def test_a_setting_that_is_null_stays_in_the_file(checkpoint, tmp_path):
+    checkpoint.train = {**ARCHITECTURE, "grad_bound": None, "keep_every": 0, "validation_images": 3}
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    assert torch.load(tmp_path / "a.pt")["train"] == {**ARCHITECTURE, "grad_bound": None, "validation_images": 3}
+
+
 RELEASE_ODD = [
     *(change(**{key: value}) for key in ("model_state_dict", "replay_buffer") for value in ODD_VALUES),
     *(weights(**{"energy_output.bias": v}) for v in (None, 1, "x", [0.0], torch.zeros(()), torch.zeros(1).to_sparse())),
