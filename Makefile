@@ -28,7 +28,7 @@ split = awk '/^[^ \#]/ {part = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a
 locked = VIRTUAL_ENV="$$PWD/$(VENV)" $(PIP) install --quiet --no-compile --no-deps --require-hashes --requirement $(VENV)/$(1).lock
 both = $(call locked,torch) & one=$$!; $(call locked,others) & two=$$!; \
   trap 'kill $$one $$two 2>/dev/null' EXIT; trap 'exit 1' HUP INT TERM; wait $$one && wait $$two
-compile = $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
+compile = $(VENV)/bin/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 # In place of the first part, what TORCH or TORCH_INDEX ask for.
 torch = $(if $(TORCH),'torch==$(TORCH).*' torchvision,$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\1/p' requirements.lock))
 NUMBERS = tests/data tests/method tests/measure tests/training tests/settings tests/sources tests/analyses tests/stages \

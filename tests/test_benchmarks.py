@@ -67,6 +67,7 @@ def test_the_plain_iteration_runs(digits):
     assert not torch.equal(run.model.energy_head.weight, before)
 
 
+@pytest.mark.more
 def test_the_benchmark_of_iterations_measures_training(capsys):
     import train_step
 

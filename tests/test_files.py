@@ -437,6 +437,7 @@ def test_summary_of_damaged_records(stage, tmp_path):
         assert stage(summary, c, content, *argv) == allowed(COST, content, tuple(COST)), content
 
 
+@pytest.mark.more
 def test_tables_of_damaged_records(stage, tmp_path):
     path = tmp_path / "summary" / "mjem.json"
     baseline = tmp_path / "baseline" / "digits" / "initial.json"

@@ -54,6 +54,7 @@ def spoil(folder: Path) -> None:
     (folder / "results" / "mjem" / "quality.json").unlink()
 
 
+@pytest.mark.more
 def test_reading_the_snakefile_changes_nothing(folder):
     spoil(folder)
     before = tree(folder)
@@ -75,6 +76,7 @@ def test_lint_finds_only_what_the_documentation_explains(folder):
     assert titles == {"Specify a conda environment or container for each rule."}
 
 
+@pytest.mark.more
 def test_what_was_left_is_mended_before_the_first_job(folder):
     """Also where nothing but the lock file is to be mended."""
     text = (folder / "dvc.lock").read_text()

@@ -121,6 +121,7 @@ def test_batch_size_does_not_matter(network):
     assert frechet_distance(*small[:2], *large[:2]) < 1e-5 * float(large[1].trace())
 
 
+@pytest.mark.more
 def test_real_images_through_the_export_path_are_at_distance_zero(network, weights, tmp_path):
     save_network(tmp_path / "features.pt", network)
     mu, sigma, *_ = extract(network, IMAGES, 8)

@@ -14,6 +14,7 @@ from engines import digests, run
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_a_training_killed_under_each_engine_ends_in_the_bytes_of_an_uninterrupted_one(finished, tmp_path):
     """Data, Gaussian and features lie there; the training is long enough to be met."""
     tally, one, two = faults.Tally(), *(shutil.copytree(finished, tmp_path / n, symlinks=True) for n in ("one", "two"))

@@ -72,6 +72,7 @@ def assert_done(folder: Path, expected: dict[str, bytes]) -> None:
     assert stale(folder) == set()
 
 
+@pytest.mark.more
 def test_either_engine_sees_what_the_other_left(finished, edited_folder, other):
     folder, first = edited_folder, tables(finished)
     assert first != other

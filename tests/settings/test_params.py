@@ -307,6 +307,7 @@ def project_values() -> list[tuple[str, str, object]]:
     return [(section, key, value) for section in SECTIONS for key, value in content[section].items()]
 
 
+@pytest.mark.more
 def test_a_value_that_is_set_and_set_back_leaves_the_file_as_it_was_to_the_byte():
     text = (smoke.ROOT / "params.yaml").read_text()
     lines = text.splitlines()

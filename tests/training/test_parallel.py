@@ -47,6 +47,7 @@ def train(folder, out: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, **pipes)
 
 
+@pytest.mark.more
 def test_a_step_of_two_equals_one_with_the_whole_batch(folder, digits):
     command = [*TORCHRUN, str(smoke.ROOT / "tests" / "parallel_worker.py"), "train.npz", "step"]
     subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
