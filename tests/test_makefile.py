@@ -33,7 +33,7 @@ OLD = "#!/bin/sh\ncase $2 in *print*) echo is 3.9.18;; *) exit 1;; esac\n"
 NAMES = ("python3.11", "python3.12", "python3.13", "python3")
 INSTALL = "-m pip install --quiet --no-deps"
 LOCKED = "-m pip install --quiet --no-compile --no-deps --require-hashes --requirement .venv/{}.lock"
-COMPILED = "-m compileall -qq -j 0 .venv/lib"
+COMPILED = "-m compileall -qq -j 0 -x /tests?/ .venv/lib"
 PARTS = [LOCKED.format("others"), LOCKED.format("torch")]
 
 
