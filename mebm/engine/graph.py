@@ -122,17 +122,20 @@ class Graph:
         files = []
         for dep in self.jobs[self.address(stage, name)].deps:
             if PurePosixPath(dep).parent != PurePosixPath(RECORDS):
-                inside, patterns = f"{dep}/", [out for outs in self._patterns.values() for out in outs]
-                is_folder = any(out.startswith(inside) for out in patterns)  # of a mapping that may be empty
-                files += self.folders.get(dep) or ([] if is_folder else [dep])
+                files += self.folders.get(dep, [dep])
         return files
 
     @cached_property
     def folders(self) -> dict[str, list[str]]:
-        """Folders that jobs read as a whole, with the outputs of the graph inside them."""
+        """Folders that jobs read as a whole and other jobs write into, with the outputs of the graph inside them.
+
+        They count as such also where this suite has no job that writes there. A folder of the user's own is none.
+        """
         deps = {dep for job in self.jobs.values() for dep in job.deps if not PurePosixPath(dep).suffix}
         outs = [out for job in self.jobs.values() for out in job.outs]
-        return {dep: [out for out in outs if out.startswith(f"{dep}/")] for dep in sorted(deps)}
+        written = [*outs, *(pattern for patterns in self._patterns.values() for pattern in patterns)]
+        gathered = [dep for dep in sorted(deps) if any(path.startswith(f"{dep}/") for path in written)]
+        return {dep: [out for out in outs if out.startswith(f"{dep}/")] for dep in gathered}
 
     def needed(self, targets: Iterable[str]) -> set[str]:
         """Addresses of the jobs that targets ask for, with all that those need. No target asks for everything.

@@ -32,6 +32,19 @@ def test_stages_depend_on_their_records(graph):
     assert {"params.yaml", *code.PACKAGES} == set(graph.jobs["params"].deps)
 
 
+def test_a_folder_of_the_users_own_is_none_into_which_jobs_write(smoke_params, tmp_path):
+    """What lies in such a folder beside what jobs make would be taken for a leftover, and removed."""
+    entry = {"method": "theirs", "dataset": "digits", "checkpoint": "data/downloads/export"}
+    smoke_params["suite"] |= {"compared": {}, "imported": {"theirs": entry}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(smoke_params))
+    found = Graph(ROOT / "dvc.yaml", load_params(tmp_path / "params.yaml"))
+    assert "data/downloads/export" in found.jobs["import_checkpoint@theirs"].deps
+    assert "data/downloads/export" in found.inputs("import_checkpoint", "theirs")
+    assert "data/downloads/export" not in found.folders
+    assert {"results/summary", "results/inventory"} <= set(found.folders)
+    assert found.folders["data/compared"] == []
+
+
 def test_only_training_code_retrains():
     found = set(code.of_stage("train"))
     others = ("figures/", "analyses/", "show/", "measure/quality", "measure/metrics", "settings/", "engine/")
