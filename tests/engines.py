@@ -16,7 +16,7 @@ from smoke import ROOT
 WHO = ("-c", "user.name=x", "-c", "user.email=x@example.org")
 
 TRACKED = ("mebm", "stages", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
-TRACKED += ("data/compared/.gitkeep",)
+TRACKED += ("data/compared/.gitkeep", "pyproject.toml", "LICENSE")
 
 
 def copy_project(folder: Path, content: dict | None = None) -> Path:
