@@ -5,14 +5,14 @@ samples as grid.png, and README.md, a model card whose numbers come from the run
 energies come back bit for bit; so does a suite's imported run (`checkpoint: FOLDER`).
 
     python -m mebm export mjem_mnist
-    huggingface-cli upload YOU/mjem_mnist results/export/mjem_mnist
+    hf upload YOU/mjem_mnist results/export/mjem_mnist --exclude ".mebm.*"
 """
 
 import argparse
 import re
 from pathlib import Path
 
-from mebm.errors import DataError, ParamsError, listed, shown
+from mebm.errors import ParamsError, listed, shown
 from mebm.files import owning, read_json, replacing, require, sha256, write_text
 from mebm.settings.entries import Run
 from mebm.settings.schema import Compute, Dataset, Weights
@@ -41,6 +41,10 @@ def run(args: argparse.Namespace) -> None:
         )
     if not LICENCE.fullmatch(args.licence):
         raise ParamsError(f"--licence: is {shown(args.licence)}, expected an identifier such as mit or cc-by-nc-4.0")
+    if args.ema_decay is not None and not 0 < args.ema_decay < 1:
+        raise ParamsError(
+            f"--ema-decay: is {args.ema_decay:g}, expected a number between 0 and 1, one of the run's train.ema_decays"
+        )
     out = args.out or Path("results") / "export" / args.name
     _export(settings, settings.runs[args.name], out, args.ema_decay, args.licence)
     print(f"{out}: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.1f} MB")
@@ -57,10 +61,11 @@ def _export(settings: Params, run: Run, out: Path, decay: float | None, licence:
     manifest = read_json(data / "manifest.json", Manifest)
     dataset = settings.datasets[run.dataset]
     records = {} if decay is not None else measured(folder, sha256(path))
-    checkpoint = load_checkpoint(path)
     said = "These are the weights of its last iteration."
-    if decay is not None:
-        checkpoint, said = _averaged(settings, run, path, decay)
+    if decay is None:
+        checkpoint = load_checkpoint(path)
+    else:
+        checkpoint, said = _averaged(run, path, decay)
     model = Model(
         name=run.name,
         method=run.method,
@@ -84,21 +89,20 @@ def _export(settings: Params, run: Run, out: Path, decay: float | None, licence:
         write_text(out / "README.md", card)
 
 
-def _averaged(settings: Params, run: Run, path: Path, decay: float) -> tuple:
+def _averaged(run: Run, path: Path, decay: float) -> tuple:
     """The checkpoint with its average, made fit for use as an imported run's is, and what that was in words."""
     from mebm.data.images import load_images
+    from mebm.data.validation import validation_split
     from mebm.training.averages import settled, with_average
     from mebm.training.checkpoint import load_checkpoint
     from mebm.training.devices import device_for
 
-    if not 0 < decay < 1:
-        raise DataError(
-            f"--ema-decay: is {decay:g}, expected a number between 0 and 1, one of the run's train.ema_decays"
-        )
     checkpoint = with_average(load_checkpoint(path, device_for(run.of(Compute))), decay, path)
+    data = load_images(Path("data") / run.dataset / "train.npz", checkpoint.shape)
+    trained_on, _ = validation_split(data, checkpoint.train["validation_images"])
     weights = run.of(Weights).model_copy(update={"ema_decay": decay})
-    checkpoint = settled(checkpoint, weights, load_images(Path("data") / run.dataset / "train.npz", checkpoint.shape))
-    return checkpoint, (
+    return settled(checkpoint, weights, trained_on), (
         f"These are exponential moving averages of its weights, of decay {decay:g}. BatchNorm's running averages were "
-        f"taken over {weights.bn_images:,} training images, and the chains moved by {weights.sgld_steps} steps."
+        f"taken over {min(weights.bn_images, len(trained_on)):,} training images, and the chains moved by "
+        f"{weights.sgld_steps} steps."
     )

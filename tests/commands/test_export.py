@@ -13,6 +13,7 @@ from engines import copy_project, run
 
 import mebm
 from mebm.__main__ import main
+from mebm.data.images import load_images
 from mebm.data.prepare import prepare
 from mebm.errors import MebmError
 from mebm.files import sha256, write_json
@@ -24,6 +25,7 @@ from mebm.training.loop import train_model
 from stages import import_checkpoint
 
 TRAIN = {"pyx_weight": 1.0, "ema_decays": [0.5], "batch_size": 16, "label_batch_size": 400, "buffer_size": 40}
+EXPORT = Path("results/export/mjem")
 MEASURED = {"n_images": 40, "precision": 0.5, "recall": None, "status": "ok"}
 
 
@@ -134,6 +136,25 @@ def test_averaged_weights_are_exported_without_the_metrics_of_others(project):
     assert "model-index" not in head
     assert "moving averages of its weights, of decay 0.5" in text
     assert not Path("results/export/mjem/grid.png").exists()
+
+
+def test_averaged_weights_are_exported_as_an_import_has_them(project, digits):
+    """Also where training held images out: BatchNorm's statistics are not of these."""
+    path = Path("results/mjem/train/checkpoint.pt")
+    checkpoint = load_checkpoint(path)
+    checkpoint.train = {**checkpoint.train, "validation_images": 1000}
+    save_checkpoint(path, checkpoint)
+    assert main(["export", "mjem", "--ema-decay", "0.5"]) == 0
+    assert f"over {len(load_images('data/digits/train.npz')) - 1000} training images" in card(EXPORT)[1]
+    content = yaml.safe_load(params(again=("data/downloads/a.pt", {"ema_decay": 0.5})))
+    content["suite"]["imported"]["again"]["train"] = {**TRAIN, "validation_images": 1000}
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    files = {"checkpoint": path, "train": "data/digits/train.npz", "features": "data/digits/features.pt", "out": "out"}
+    words = [word for key, value in files.items() for word in (f"--{key}", str(value))]
+    assert import_checkpoint.main(["--run", "again", *words]) == 0
+    ours, theirs = mebm.load("out", "cpu"), mebm.load(EXPORT, "cpu")
+    assert torch.equal(ours.energies(digits.images[:9]), theirs.energies(digits.images[:9]))
+    assert torch.equal(ours.buffer.images, theirs.buffer.images)
 
 
 @pytest.mark.parametrize("name", ["", WEIGHTS])
