@@ -21,7 +21,7 @@ from mebm.engine.graph import RECORDS
 from mebm.errors import DataError, ParamsError
 from mebm.files import digest, explained, read_text, read_yaml, write_text
 from mebm.registry import Registry
-from mebm.settings.schema import DECISIVE, IDLE, SECTIONS, Section, asked
+from mebm.settings.schema import DECISIVE, EXPORTED, IDLE, SECTIONS, Section, asked
 from mebm.settings.stages import STAGES, TABLE_STAGES, Settings
 from mebm.settings.suite import Params
 
@@ -93,9 +93,8 @@ def _paths_outside(values: dict[str, Any]) -> list[str]:
 
 def _beside(checkpoint: str) -> list[str]:
     """Files that are read together with exported weights where the suite names these alone (mebm/training/hub.py)."""
-    if not checkpoint.endswith(".safetensors"):
-        return []
-    return [str(Path(checkpoint).with_name(name)) for name in ("config.json", "replay_buffer.safetensors")]
+    _, *beside = EXPORTED
+    return [str(Path(checkpoint).with_name(name)) for name in beside] if checkpoint.endswith(".safetensors") else []
 
 
 def _outside(paths: list[str], name: str) -> dict[str, str]:

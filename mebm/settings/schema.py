@@ -104,6 +104,7 @@ TABLES = tuple(name for name in Registry("mebm.show.tables").names() if name != 
 DECISIVE = {"norm_parts": "devices", "restart_from_every": "save_every"}  # of `compute`, by names that say how
 OWN_STATISTICS = ("batch", "actnorm")  # norms that look at the part of a batch that their process has
 TENSORBOARD, TRACKERS = "tensorboard", "mebm.trackers"  # the tracker that is built in; the entry points of others
+EXPORTED = ("model.safetensors", "replay_buffer.safetensors", "config.json")  # files of exported weights
 # Keys that came after results of runs without them, with the values that ask for nothing: records and checkpoints leave
 # these out, so that what was made before is as it was.
 IDLE: dict[str, dict[str, object]] = {"train": {"keep_every": 0, "validation_images": 0}, "weights": {"choose": "last"}}

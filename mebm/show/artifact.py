@@ -131,15 +131,11 @@ def _runs(paper: Params, hours: dict[str, float | None]) -> str:
             run.method,
             paper.datasets[run.dataset].title,
             _added([hours[name]]),
-            f"`snakemake {_file(name)}`",
+            f"`snakemake results/{name}/quality.json`",
         )
         for name, run in paper.trained.items()
     )
     return _table(("run", "method", "data set", "time", "command"), rows)
-
-
-def _file(run: str) -> str:
-    return f"results/{run}/quality.json"
 
 
 def _added(hours: Iterable[float | None]) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mebm.errors import CheckpointError
 from mebm.files import Record, read_json, replacing, sha256, write_json
+from mebm.settings.schema import EXPORTED
 from mebm.training.checkpoint import FORMAT, VERSION, Checkpoint
 
-WEIGHTS, CHAINS, CONFIG = "model.safetensors", "replay_buffer.safetensors", "config.json"
-FILES = (WEIGHTS, CHAINS, CONFIG)
+FILES = WEIGHTS, CHAINS, CONFIG = EXPORTED
 BUFFER = "replay_buffer"  # the one tensor of CHAINS
 _ADVICE = "get the whole folder again"
 
