@@ -115,28 +115,38 @@ def note(members: list[Result]) -> str:
 
 def measured_by(results: list[Result], titles: dict[str, str]) -> str:
     """By what distances are measured on each data set, for captions: the reference, and how good a classifier is."""
-    references, accuracies, warnings, coverage = {}, {}, {}, False
+    references, accuracies, warnings = {}, {}, {}
     for result in results:
-        summary, title = result.summary or {}, titles[result.dataset]
-        for record in (summary, *(value for value in summary.values() if isinstance(value, dict))):
+        title = titles[result.dataset]
+        for record in _records(result):
             if record.get("reference_split"):
                 references[title] = f"the {record['n_reference']} images of its {record['reference_split']} split"
             elif "reference_split" in record:
                 references[title] = "statistics from a file, reference.file"
-            coverage |= any(record.get(name) is not None for name in MANIFOLD)
             if record.get("features_accuracy") is not None:
                 accuracies[title] = f"{100 * record['features_accuracy']:.1f} %"
             if record.get("features_warning"):
                 warnings[title] = record["features_warning"]
     parts = [f"Reference of distances: {_listed(references)}."] if references else []
-    if coverage:
-        parts.append(
-            "Precision is the share of the scored images that lie near real ones, recall the share of real ones that "
-            "lie near scored ones, by nearest neighbours in the same features."
-        )
     if accuracies:
         parts.append(f"Accuracy of the feature classifier on held-out images: {_listed(accuracies)}.")
     return " ".join([*parts, *(f"Warning for {title}: {warning}." for title, warning in warnings.items())])
+
+
+def coverage(results: list[Result]) -> str:
+    """What precision and recall are, for captions of tables that have them; empty where none was measured."""
+    if not any(record.get(name) is not None for result in results for record in _records(result) for name in MANIFOLD):
+        return ""
+    return (
+        "Precision is the share of the scored images that lie near real ones, recall the share of real ones that lie "
+        "near scored ones, by nearest neighbours in the same features."
+    )
+
+
+def _records(result: Result) -> list[dict]:
+    """A result's summary, and those of other protocols in it."""
+    summary = result.summary or {}
+    return [summary, *(value for value in summary.values() if isinstance(value, dict))]
 
 
 def _listed(found: dict[str, str]) -> str:

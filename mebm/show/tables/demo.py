@@ -7,6 +7,7 @@ from mebm.show.rows import (
     SPREAD,
     Result,
     Row,
+    coverage,
     decimals,
     grouped,
     images,
@@ -34,7 +35,7 @@ def caption(results: list[Result], titles: dict[str, str]) -> str:
         "fcd is the Frechet distance, classifier score the exponentiated mean divergence, both in the features of a "
         "small classifier trained on the same training images. These are neither FID nor Inception Score; compare them "
         f"only within one data set. {SPREAD} Of a run the whole replay buffer is scored, rounded to bytes. "
-        f"{measured_by(results, {name: name for name in titles})}"
+        f"{coverage(results)} {measured_by(results, {name: name for name in titles})}"
     ).strip()
 
 

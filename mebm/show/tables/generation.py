@@ -12,6 +12,7 @@ from mebm.show.rows import (
     Row,
     compared,
     competitors,
+    coverage,
     grouped,
     measured_by,
     published,
@@ -27,9 +28,9 @@ TASKS = ("hybrid", "generation", "unconditional", "replay buffer")
 def caption(results: list[Result], titles: dict[str, str]) -> str:
     """By which protocol each row is measured."""
     return (
-        f"{DIFFERENCE} {PROTOCOLS} {BASES} {measured_by(results, titles)} Published FID and IS beside M-JEM are of a "
-        "checkpoint whose run the release does not name, most likely M-JEM, against the training split. Competing "
-        "methods stand below with their sources; their protocols differ."
+        f"{DIFFERENCE} {PROTOCOLS} {BASES} {coverage(results)} {measured_by(results, titles)} Published FID and IS "
+        "beside M-JEM are of a checkpoint whose run the release does not name, most likely M-JEM, against the training "
+        "split. Competing methods stand below with their sources; their protocols differ."
     )
 
 

@@ -11,6 +11,7 @@ from mebm.show.rows import (
     Cell,
     Result,
     Row,
+    coverage,
     decimals,
     grouped,
     images,
@@ -41,7 +42,7 @@ def caption(results: list[Result], titles: dict[str, str]) -> str:
     """What is shown, by which protocol."""
     return (
         "SGLD steps K against quality and training time of M-EBM with the informative start. "
-        f"{SPREAD} {PROTOCOLS} {measured_by(results, titles)}"
+        f"{SPREAD} {PROTOCOLS} {coverage(results)} {measured_by(results, titles)}"
     ).strip()
 
 
