@@ -27,6 +27,7 @@ from mebm.engine.plan import Plan, make_plan
 from mebm.errors import MebmError, ParamsError, one_line, shown
 from mebm.files import refuse_links, write_text
 from mebm.settings.editing import override, with_values
+from mebm.settings.schema import Gaussian
 
 PYTHON = shlex.quote(sys.executable)
 ALL = f"{RECORDS}/{records.ALL}"  # written last of the records
@@ -36,7 +37,7 @@ CAPTIONS = "mebm/engine/captions"  # seen from the Snakefile
 SHOWN = {  # by `snakemake --report`: outputs by category, which is also the name of their caption
     "page": r"results/\{name\}/report\.html",
     "tables": r"results/tables/.*\.csv",
-    "samples": r".*/(grid|initial|heldout)\.png",
+    "samples": r".*/(grid|initial|classwise|heldout)\.png",
     "figures": r".*/figures",
 }
 STAMP = ".snakemake_timestamp"  # whose time Snakemake takes for that of the folder it is in
@@ -113,7 +114,10 @@ class Planned:
         """What a rule makes; outputs without a suffix are folders."""
         if stage == PARAMS_STAGE:
             return [ALL]
-        return [_reported(stage, out) for out in self.graph.patterns(stage)]
+        # where no Gaussians of classes are fitted, the picture of their draws is black
+        classes = any(dataset.of(Gaussian).classwise for dataset in self.params.datasets.values())
+        hidden = () if classes else ("classwise.png",)
+        return [out if Path(out).name in hidden else _reported(stage, out) for out in self.graph.patterns(stage)]
 
     def job(self, stage: str) -> Callable:
         """A function for `params`: DVC's name of a job."""

@@ -6,11 +6,15 @@ import shutil
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import networkx  # DVC's
 import pytest
 import yaml
 from engines import planned, run
 from smoke import ROOT
+
+from mebm.engine.planning import Planned
 
 # What is kept to be faster next time, and what Snakemake itself keeps
 KEPT = (".snakemake", ".state/code.json", ".state/hashes.json", ".state/read.dvc.lock.json")
@@ -120,13 +124,29 @@ def test_a_mistake_on_the_command_line_ends_in_a_line(folder, words, message):
     assert "Traceback" not in said
 
 
-def test_the_picture_of_the_graph_in_the_documentation_is_dvcs_own(folder):
-    made = run(folder, "dvc", "dag", "--mermaid", "--collapse-foreach-matrix")
-    (params,) = re.findall(r'(node\d+)\["params"\]', made)
+@pytest.mark.parametrize("command", ["dvc dag --mermaid --collapse-foreach-matrix", "snakemake --rulegraph mermaid-js"])
+def test_the_picture_of_the_graph_in_the_documentation_is_that_of(command, folder):
+    made = run(folder, *command.split())
+    names = dict(re.findall(r'^\s*(\w+)\["?(\w+)"?\]$', made, re.MULTILINE))
+    arrows = re.findall(r"^\s*(\w+)\s*-->\s*(\w+)$", made, re.MULTILINE)
+    graph = networkx.DiGraph((names[a], names[b]) for a, b in arrows)
+    graph.remove_nodes_from(["params", "all"])
+    graph = networkx.transitive_reduction(graph)
+    lines = [f"{name} --> {' & '.join(sorted(graph[name]))}" for name in sorted(graph) if graph[name]]
     said = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```mermaid\n(.*?)```", said, re.DOTALL)
-    lines = [line.strip() for line in made.splitlines() if line.strip() and not re.search(rf"\b{params}\b", line)]
-    assert [line.strip() for line in shown.splitlines()] == lines
+    assert [line.strip() for line in shown.splitlines()] == ["flowchart LR", *lines]
+
+
+def test_snakemakes_report_is_shown_draws_by_classes_only_where_they_are_made(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = Path("params.yaml").read_text()
+    for classwise, more in (("false", set()), ("true", {"classwise.png"})):
+        Path("params.yaml").write_text(re.sub(r"classwise: (true|false)", f"classwise: {classwise}", text))
+        made = Planned(SimpleNamespace(is_main_process=False), {}).outputs("baseline")
+        shown = {Path(out).name for out in made if "report" in getattr(out, "flags", {})}
+        assert shown == {"initial.png", "heldout.png"} | more
+        assert {Path(out).name for out in made} >= {"classwise.png", "classwise.json"}
 
 
 @pytest.mark.slow
