@@ -11,11 +11,13 @@ import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from mebm.errors import DataError
-from mebm.files import read_text, write_text
+from mebm.files import owning, read_text, write_text
 
+NAME = "index.html"
 SCRIPT = re.compile(r'<script[^>]*\ssrc="https://[^"]*/(vega|vega-lite|vega-embed)@[^"]*"[^>]*></script>')
 
 
@@ -28,15 +30,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     what = ["diff", *args.revisions, "workspace"] if args.revisions else ["show"]
-    command = [sys.executable, "-m", "dvc", "plots", *what, "--out", str(args.out)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-    page = args.out / "index.html"
-    if done.returncode:
-        raise DataError(f"dvc plots: {_reason(done.stderr)}")
-    if not page.is_file():
-        raise DataError("dvc plots: found no curves; run `snakemake` first, with runs that the suite lists as analysed")
-    write_text(page, with_scripts(read_text(page)))
-    print(page)
+    with owning(args.out, "plots", [NAME]), tempfile.TemporaryDirectory() as folder:  # DVC would write over any file
+        command = [sys.executable, "-m", "dvc", "plots", *what, "--out", folder]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        page = Path(folder) / NAME
+        if done.returncode:
+            raise DataError(f"dvc plots: {_reason(done.stderr)}")
+        if not page.is_file():
+            raise DataError(
+                "dvc plots: found no curves; run `snakemake` first, with runs that the suite lists as analysed"
+            )
+        write_text(args.out / NAME, with_scripts(read_text(page)))
+    print(args.out / NAME)
 
 
 def with_scripts(page: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from mebm.data.archives import Manifest
-from mebm.files import read_json, require, write_json
+from mebm.files import Record, read_json, require, write_json
 
 NAME = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -33,6 +33,11 @@ CONTEXT = {
 }
 
 
+class _Sums(Record):
+    train: str
+    test: str
+
+
 class _Described(Manifest):
     """What a manifest must hold to be described."""
 
@@ -43,7 +48,7 @@ class _Described(Manifest):
     licence: str
     recipe: str
     recipe_version: int
-    sha256: dict[str, str]
+    sha256: _Sums
 
 
 def write(folder: Path) -> dict[str, Any]:

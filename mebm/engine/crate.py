@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mebm.engine.graph import parts
-from mebm.errors import DataError
+from mebm.errors import DataError, shown
 
 METADATA = "ro-crate-metadata.json"
 WORKFLOW, PARAMETERS, PROJECT = "Snakefile", "params.yaml", "pyproject.toml"
@@ -40,7 +40,7 @@ def crate(suite: str, contents: dict[str, bytes], stages: dict[str, dict], envir
     """
     if missing := [name for name in (WORKFLOW, PARAMETERS, PROJECT) if name not in contents]:
         raise DataError(f"{missing[0]}: no such file, but a bundle describes it; restore it from version control")
-    licence = tomllib.loads(contents[PROJECT].decode())["project"]["license"]
+    licence = _licence(contents[PROJECT])
     made = _Made(contents)
     steps = list(dict.fromkeys(parts(address)[0] for address in stages))
     actions = [_job(address, stage, made) for address, stage in stages.items()]
@@ -98,6 +98,17 @@ def crate(suite: str, contents: dict[str, bytes], stages: dict[str, dict], envir
         *made.entities(),
     ]
     return (json.dumps({"@context": CONTEXT, "@graph": graph}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _licence(project: bytes) -> str:
+    """The project's licence, as its pyproject.toml names it."""
+    try:
+        found = tomllib.loads(project.decode()).get("project", {}).get("license")
+    except ValueError as error:  # TOML's, and of other encodings
+        raise DataError(f"{PROJECT}: cannot be read ({error}); restore it from version control") from error
+    if not isinstance(found, str):
+        raise DataError(f'{PROJECT}: project.license is {shown(found)}, expected an SPDX name such as "MIT"')
+    return found
 
 
 def _ref(identifier: str) -> Entity:

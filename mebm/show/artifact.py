@@ -72,7 +72,9 @@ def _demo(readme: str, measured: str) -> str:
     """A row for every figure of README's table, with the spread over seeds where it was measured."""
     head, rows = _table_of(readme, r"\| data set \| method \| fcd", DEMO)
     names, values = _table_of(measured, r"\| precision \| fcd \| classifier score", SPREAD)
-    (trained,) = (figures for kind, *figures in values if kind == "float32")
+    trained = next((figures for kind, *figures in values if kind == "float32"), None)
+    if trained is None:
+        raise DataError(f"{SPREAD}: its table of precisions has no row `float32`; restore it, or change {__name__}")
     seeds = dict(zip(names[1:], trained, strict=True))
     minutes = re.search(r"in (about \w+ minutes on two CPU cores)", " ".join(readme.split()))
     if minutes is None:
@@ -100,10 +102,16 @@ def _published(paper: Params, hours: dict[str, float | None]) -> str:
     """A row for every published figure that a row of ours belongs to."""
     rows = []
     for figure in published().query("our_method != ''").itertuples():
-        (dataset,) = (name for name, entry in paper.datasets.items() if entry.title == figure.dataset)
+        datasets = [name for name, entry in paper.datasets.items() if entry.title == figure.dataset]
         runs = [
-            name for name, run in paper.trained.items() if (run.dataset, run.method) == (dataset, figure.our_method)
+            name for name, run in paper.trained.items() if run.dataset in datasets and run.method == figure.our_method
         ]
+        if len(datasets) != 1 or not (runs or figure.our_method == INITIAL):
+            raise DataError(
+                f"params.yaml: the suite paper has {len(datasets)} data sets titled {figure.dataset!r} and {len(runs)} "
+                f"runs of {figure.our_method} on them, but published.csv has a figure; restore it from version control"
+            )
+        (dataset,) = datasets
         if figure.our_method == INITIAL:
             table, made, time, seeds = "start_paper", f"results/baseline/{dataset}/initial.json", "no training", DASH
         else:

@@ -43,7 +43,19 @@ def test_other_versions_stand_beside(project):
     assert "0.1357" in page
 
 
+def test_another_file_of_that_name_stays(project, capsys):
+    (project / "index.html").write_text("the user's own")
+    assert main(["plots", "--out", "."]) == 1
+    assert capsys.readouterr().err.startswith(
+        f"error: {project}/index.html: already exists, and `plots` did not make it"
+    )
+    assert (project / "index.html").read_text() == "the user's own"
+    assert main(["plots"]) == main(["plots"]) == 0  # its own page is replaced
+
+
 def test_what_cannot_be_drawn_is_one_line(project, capsys):
+    assert main(["plots"]) == 0
+    capsys.readouterr()
     assert main(["plots", "nothing"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: dvc plots: ")
@@ -54,6 +66,7 @@ def test_what_cannot_be_drawn_is_one_line(project, capsys):
     assert capsys.readouterr().err == (
         "error: dvc plots: found no curves; run `snakemake` first, with runs that the suite lists as analysed\n"
     )
+    assert (project / "dvc_plots/index.html").is_file()  # the page of before stays, and is not called new
 
 
 def test_a_script_that_is_not_known_is_named():

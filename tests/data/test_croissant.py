@@ -101,3 +101,11 @@ def test_a_set_that_is_not_prepared_is_named(folder, missing):
     with pytest.raises(DataError, match=re.escape(missing)):
         croissant.write(folder)
     assert not (folder / croissant.NAME).exists()
+
+
+def test_a_manifest_without_a_hash_of_each_part_is_named(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]["test"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"manifest\.json: .*sha256\.test"):
+        croissant.write(folder)

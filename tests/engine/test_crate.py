@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from smoke import ROOT
 
 from mebm.engine.bundle import bundle
-from mebm.engine.crate import METADATA, RUN_PROFILES, WORKFLOW_CRATE
+from mebm.engine.crate import METADATA, RUN_PROFILES, WORKFLOW_CRATE, crate
 from mebm.engine.graph import Graph
 from mebm.errors import DataError
 from mebm.settings.suite import load_params
@@ -134,3 +135,19 @@ def test_without_its_workflow_nothing_is_written(project, tmp_path):
     with pytest.raises(DataError, match=r"Snakefile: no such file, but a bundle describes it"):
         made_of(folder, tmp_path / "no.zip")
     assert not (tmp_path / "no.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('license = "MIT"\n', "", "project.license is None, expected"),
+        ('license = "MIT"', 'license = ["MIT"]', "project.license is "),
+        ("[project]", "[project", "cannot be read"),
+    ],
+)
+def test_a_licence_that_cannot_be_read_is_named(old, new, message):
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    contents = {"Snakefile": b"", "params.yaml": b"", "pyproject.toml": text.replace(old, new).encode()}
+    with pytest.raises(DataError, match=rf"^pyproject\.toml: {re.escape(message)}"):
+        crate("smoke", contents, {}, ENVIRONMENT)

@@ -75,14 +75,18 @@ def test_files_that_are_named_are_made_by_jobs_and_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "message"),
+    ("name", "old", "new", "message"),
     [
-        ("README.md", "| data set | method | fcd ↓", "README.md: has no table"),
-        ("README.md", "in about eight minutes", "README.md: does not say how long the demo takes"),
-        ("params.yaml", "\nsuite: *demo", "params.yaml: has 0 lines `suite: "),
+        ("README.md", "| data set | method | fcd ↓", "x", "README.md: has no table"),
+        ("README.md", "in about eight minutes", "x", "README.md: does not say how long the demo takes"),
+        ("params.yaml", "\nsuite: *demo", "x", "params.yaml: has 0 lines `suite: "),
+        (
+            *("params.yaml", "{source: cifar100}}\n      imagenet32", "{source: cifar10}}\n      imagenet32"),
+            "params.yaml: the suite paper has 2 data sets titled 'CIFAR-10' and 4 runs of M-JEM on them",
+        ),
     ],
 )
-def test_what_it_is_made_from_must_be_there(project, name, old, message):
-    edited(project / name, old, "x")
+def test_what_it_is_made_from_must_be_there(project, name, old, new, message):
+    edited(project / name, old, new)
     with pytest.raises(DataError, match=re.escape(message)):
         artifact(project)
