@@ -292,13 +292,14 @@ def used(tmp_path) -> Path:
 
 
 REMOVED = {
-    "results": ("results/a/x.json", "results/a.zip", "data/set/manifest.json", "data/set/train.npz", "logs/a.log"),
+    "results": ("results/a/x.json", "data/set/manifest.json", "data/set/train.npz", "logs/a.log"),
     "cache": (".dvc/cache/files/md5/00/1", ".dvc/tmp/lock", ".snakemake/log/1"),
     "environment": (".venv-other/pyvenv.cfg", "mebm.egg-info/PKG-INFO", ".ruff_cache/1", "tests/__pycache__/a.pyc"),
 }
-REMOVED["results"] += ("data/compared/other/manifest.json", ".state/a/state.pt")
+REMOVED["results"] += ("data/compared/other/manifest.json", ".state/a/state.pt", "dvc_plots/index.html")
 KEPT = ("results/README.md", "data/README.md", "data/compared/.gitkeep", "data/downloads/cifar.tar.gz")
 KEPT += ("data/pictures/1.png", "params.yaml", ".dvc/config", "tests/a.py", "dvc.lock")
+KEPT += ("results/a.zip", "results/export/a/README.md")
 
 
 def files(folder: Path) -> set[str]:

@@ -28,6 +28,7 @@ AFTERWARDS = {
     "environment": "`make install` makes it again",
 }
 IN_GIT = {"README.md", ".gitkeep"}
+GIVEN_AWAY = ("export", "*.zip")  # in results: models with cards that a user may have edited, bundles of old versions
 CODE = ("mebm", "stages", "tests", "benchmarks")
 TOOLS = (".venv*", "*.egg-info", ".pytest_cache", ".ruff_cache", ".import_linter_cache")
 
@@ -38,8 +39,9 @@ def found(part: str) -> list[Path]:
     if part == "results":
         sets = [folder for pattern in ("data/*/", "data/compared/*/") for folder in here.glob(pattern)]
         sets = [folder for folder in sets if (folder / "manifest.json").is_file()]  # others may be the user's own
-        paths = [*(path for path in here.glob("results/*") if path.name not in IN_GIT), *sets]
-        paths += [Path("logs"), Path(".state")]
+        stays = {*IN_GIT, *(path.name for pattern in GIVEN_AWAY for path in here.glob(f"results/{pattern}"))}
+        paths = [*(path for path in here.glob("results/*") if path.name not in stays), *sets]
+        paths += [Path("logs"), Path(".state"), Path("dvc_plots")]
     elif part == "cache":
         paths = [Path(".dvc/cache"), Path(".dvc/tmp"), Path(".snakemake")]
     else:

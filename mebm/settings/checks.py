@@ -361,7 +361,7 @@ def of_weights(run: Run) -> Iterator[str]:
     if maker is None:
         return
     train, name = maker.of(Train), f"trained.{maker.name}"
-    epochs, (place, _, inside) = train.kept_epochs(), str(run.checkpoint).partition("/snapshots")
+    epochs, (place, _, inside) = train.kept_epochs(), str(run.checkpoint).partition("/train/snapshots")
     folder = not place.endswith(".pt")
     if inside.strip("/"):
         yield f"checkpoint: is a file of {name}'s snapshots; name the folder, and the epoch by weights.choose"

@@ -94,6 +94,13 @@ def _raise_first(where: str, problems: Iterable[str]) -> None:
         raise ParamsError(f"{where}{problem}")
 
 
+def _raise_first_with(overrides: dict, name: str, where: str, problems: Iterable[str]) -> None:
+    """As `_raise_first`, of a run whose sections in `overrides` stand under `runs.NAME`."""
+    for problem in problems:
+        is_own = re.split("[.:]", problem)[0] in overrides
+        raise ParamsError(f"{f'runs.{name}' if is_own else where}.{problem}")
+
+
 class _Reader:
     """Reads one suite: its shape, then every entry's sections one by one, then what they are together."""
 
@@ -190,11 +197,11 @@ class _Reader:
             maker = trained.get(_trained_by(checkpoint)) if checkpoint else None
             sections = self._sections(f"runs.{name}" if own else where, kind, entry)
             if maker is not None:
-                _raise_first(f"{where}.", checks.of_maker(entry, maker))
+                _raise_first_with(own, name, where, checks.of_maker(entry, maker))
                 sections["train"] = maker.sections["train"]
                 differences |= {key: value for key, value in maker.differences.items() if key.startswith("train.")}
             runs[name] = Run(name, sections, differences, entry["method"], entry["dataset"], checkpoint, maker)
-            _raise_first(f"{where}.", checks.of_weights(runs[name]))
+            _raise_first_with(own, name, where, checks.of_weights(runs[name]))
         return runs
 
     def _check_name(self, kind: str, where: str, name: Any) -> None:
@@ -213,10 +220,13 @@ class _Reader:
         checkpoint = run.get("checkpoint")
         if kind == "imported" and not (isinstance(checkpoint, str) and PATH_PATTERN.fullmatch(checkpoint)):
             raise ParamsError(
-                f"{where}.checkpoint: is {found(checkpoint)}, expected the path of a file, of letters, digits and "
-                ". _ - /"
+                f"{where}.checkpoint: is {found(checkpoint)}, expected the path of a file or a folder, of letters, "
+                "digits and . _ - /"
             )
-        if kind == "imported" and (ignored := checkpoint.removeprefix("./").partition("/")[0]) in IGNORED:
+        if kind == "imported" and (plain := str(PurePosixPath(checkpoint))) != checkpoint:
+            # DVC takes the words as they are, and would not see that another job makes the file
+            raise ParamsError(f"{where}.checkpoint: is {checkpoint}; write {plain}")
+        if kind == "imported" and (ignored := checkpoint.partition("/")[0]) in IGNORED:
             raise ParamsError(
                 f"{where}.checkpoint: is {checkpoint}, but nothing in {ignored} is a result that lasts; copy the file "
                 "to data/downloads, and name it there"
@@ -249,7 +259,7 @@ class _Reader:
 
 def _trained_by(checkpoint: str) -> str:
     """The name of the run whose training would make this file, or its folder of snapshots; empty for others."""
-    match = re.fullmatch(r"results/(\w+)/train/(checkpoint\.pt|snapshots(/.+)?)", str(PurePosixPath(checkpoint)))
+    match = re.fullmatch(r"results/(\w+)/train/(checkpoint\.pt|snapshots(/.+)?)", checkpoint)
     return match[1] if match else ""
 
 

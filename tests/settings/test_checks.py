@@ -425,6 +425,29 @@ def test_of_snapshots_the_folder_is_named():
     assert "imported.ema_1.checkpoint" not in refusal(averages(1, checkpoint=".", weights={"choose": "no"}))
 
 
+def test_a_run_that_is_called_like_the_folder_of_snapshots_makes_a_checkpoint_like_others():
+    content = averages(1, checkpoint="results/snapshots_a/train/checkpoint.pt")
+    content["suite"]["trained"]["snapshots_a"] = content["suite"]["trained"].pop("mjem_1")
+    check_params(FILE, content)
+
+
+@pytest.mark.parametrize("written", ["./results/mjem_1/train/checkpoint.pt", "results//mjem_1/train/snapshots/"])
+def test_the_path_of_a_checkpoint_is_written_plainly(written):
+    line = refusal(averages(1, checkpoint=written))
+    assert line == f"params.yaml: imported.ema_1.checkpoint: is {written}; write {Path(written)}"
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"train": {"n_steps": 10}}, "train: is that of trained"),
+        ({"weights": {"choose": 2}}, "weights.choose: is 2, but"),
+    ],
+)
+def test_what_stands_under_runs_is_named_there(own, message):
+    assert refusal(averages(1) | {"runs": {"ema_1": own}}).startswith(f"params.yaml: runs.ema_1.{message}")
+
+
 def test_what_a_diverged_training_left_is_copied_before_it_is_a_run():
     line = refusal(averages(1, checkpoint=".state/mjem/0123456789abcdef/snapshots/epoch_0001.pt"))
     assert "imported.ema_1.checkpoint: is .state/" in line
