@@ -82,7 +82,7 @@ def _halves(model: EnergyModel) -> Iterator[None]:
 
 @contextmanager
 def _passed_first(model: EnergyModel) -> Iterator[None]:
-    """Behind, running averages are as if the first half of the pass inside had passed before everything else there.
+    """Afterwards, running averages are as if the first half of the pass inside had passed before everything else there.
 
     They are linear in what each pass adds: n later ones keep (1 - momentum)^n of the difference that it made.
     """

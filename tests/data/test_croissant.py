@@ -61,7 +61,7 @@ def test_every_identifier_is_named_once_and_every_reference_leads_to_one(folder)
 
 
 def test_the_library_of_the_format_accepts_it_and_reads_classes_and_arrays(folder):
-    library = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed (docs/testing.md)")
+    library = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed (docs/sharing.md)")
     croissant.write(folder)
     found = library.Dataset(folder / croissant.NAME)
     assert not found.metadata.ctx.issues.errors
