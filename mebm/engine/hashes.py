@@ -58,9 +58,15 @@ class Hashes:
         """Paths in a folder of all files below it, in order, without those that DVC leaves out."""
         found = []
         for here, inside, names in os.walk(self._root / folder, followlinks=True):
-            inside[:] = [name for name in inside if not self.ignored(name)]
-            found += [Path(here, name) for name in names if not self.ignored(name)]
+            if self._is_inside(here):
+                inside[:] = [name for name in inside if not self.ignored(name)]
+                names = [name for name in names if not self.ignored(name)]
+            found += [Path(here, name) for name in names]
         return [path.relative_to(self._root / folder).as_posix() for path in sorted(found)]
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether it lies in the project; elsewhere DVC leaves nothing out."""
+        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self._root))
 
     def save(self) -> None:
         """Keep what was computed. A folder that cannot be written costs only time."""

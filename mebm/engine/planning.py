@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from snakemake.cli import get_argument_parser, parse_config
 from snakemake.io import ancient, directory, report
 from snakemake.settings.enums import RerunTrigger
 
-from mebm.engine import locks, mend, records
+from mebm.engine import locks, mend, records, refusal
 from mebm.engine.graph import PARAMS_STAGE, RECORDS, Graph, Job
 from mebm.engine.lockfile import cache_folder
 from mebm.engine.plan import Plan, make_plan
@@ -170,11 +170,21 @@ class Planned:
         # where DVC made files, Snakemake would warn that it remembers nothing of them, which does not count here
         self._workflow.log_missing_metadata_info = self._workflow.log_outdated_metadata_info = lambda: None
         plan = self._planned(self.forced) if self.forced else self._plan
+        self._refuse_missing(plan, settings.targets)
         stale = (self.graph.jobs[address] for address in plan.stale)
         self._workflow.dag.forcefiles.update(out for job in stale for out in _products(job))
         torn = "".join(f"note: {line}, and is repaired before jobs start\n" for line in self._torn)
         print(_about_the_cache() + torn + plan.text(self.graph.needed(settings.targets)), end="", file=sys.stderr)
         return plan
+
+    def _refuse_missing(self, plan: Plan, targets: Iterable[str]) -> None:
+        """End the process where a checkpoint to import is not there, before Snakemake misses it."""
+        runs = refusal.stale_runs(self.graph, plan, "import_checkpoint", targets)
+        paths = {run: Path(self.params.imported[run].checkpoint) for run in runs}
+        try:
+            refusal.check_imports(self.params, [run for run, path in paths.items() if not path.exists()])
+        except MebmError as error:
+            _stop(error)
 
     def start(self) -> None:
         """Before the first job: mend, write the values of --config, or refuse what would fail late.

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from edits import DECISIVE, HARMLESS, edit_text
+from engines import run
+from smoke import ROOT
 
 from mebm.engine import code, records
 from mebm.engine.graph import PARAMS_STAGE, Graph
@@ -113,6 +115,24 @@ def test_inputs_from_outside_count_by_content_and_as_they_were_where_they_are_no
     (folder / "statistics.npz").unlink()
     shutil.rmtree(folder / "pictures")
     assert found() == second
+
+
+def test_a_folder_outside_the_project_has_dvcs_hash(tmp_path):
+    project, folders = tmp_path / "project", ("../outside", "inside")
+    project.mkdir()
+    shutil.copy(ROOT / ".dvcignore", project)
+    for folder in folders:
+        for name in ("a.txt", ".mebm.export.a", "__pycache__/b.pyc"):
+            (project / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (project / folder / name).write_text(name)
+    stage = {"cmd": "true", "deps": list(folders)}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"read": stage}}))
+    run(project, "dvc", "init", "--no-scm", "--quiet")
+    run(project, "dvc", "repro", "--quiet")
+    deps = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["read"]["deps"]
+    assert {entry["path"]: entry["nfiles"] for entry in deps} == {"../outside": 3, "inside": 1}
+    hashes = Hashes(project)
+    assert all(hashes.of(entry["path"]) == entry["md5"] for entry in deps)
 
 
 def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(folder):

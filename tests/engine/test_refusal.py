@@ -64,6 +64,14 @@ def test_only_what_was_asked_for_is_refused(imported):
         assert stale_runs(graph, plan, "import_checkpoint", targets) == []
 
 
+def test_snakemake_says_in_a_line_that_a_checkpoint_is_not_there_and_only_where_it_was_asked_for(imported):
+    said = run(imported, "snakemake", "-n", status=1)
+    line = f"error: imported.released.checkpoint: {FILE}: no such file; put the checkpoint there, or give another path"
+    assert [words for words in said.splitlines() if "released" in words] == [line]
+    assert "MissingInput" not in said
+    assert "no such file" not in run(imported, "snakemake", "-n", "results/mjem/quality.json")
+
+
 def test_both_engines_stop_before_any_work(imported):
     shutil.copy(COLOURED, FILE)
     for command in (("snakemake",), ("dvc", "repro")):
