@@ -37,7 +37,7 @@ def bundle(root: Path, graph: Graph, suite: str, environment: dict, out: Path) -
     """Write the bundle of a suite, whole or not at all. Returns the number of files in it.
 
     graph: its jobs, all of which must have run. suite: its name. environment: as below. Raises DataError for an output
-    that is not there, for results that are too large to be checked, and where `out` is there and is no bundle.
+    that is not there, for what `verify` would refuse, and where `out` is there and is no bundle.
     """
     if os.path.lexists(out) and not _is_bundle(out):
         raise DataError(f"{out}: already exists and is not a bundle of a suite; move it away, or give another --out")
@@ -62,6 +62,10 @@ def bundle(root: Path, graph: Graph, suite: str, environment: dict, out: Path) -
             f"{out}: would hold {size} bytes, more than the {LARGEST} that `verify` reads; use a smaller suite"
         )
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
+    try:
+        _confirmed(out, contents | {SUMS: sums.encode()})
+    except DataError as error:  # what no plan sees: records of an edit that was taken back
+        raise DataError(f"{error}; the suite is not up to date, run `snakemake` first") from error
     with replacing(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in [(SUMS, sums.encode()), *sorted(contents.items())]:
             entry = zipfile.ZipInfo(name, EPOCH)
@@ -110,15 +114,20 @@ def verify(path: Path) -> tuple[int, list[str], list[str]]:
     not in the bundle: weights, chains, data. Raises DataError naming the first file that is missing, unlisted, changed,
     other than the lock file says, or a result that no job recorded.
     """
-    contents = _read(path)
+    return _confirmed(path, _read(path))
+
+
+def _confirmed(path: Path, contents: dict[str, bytes]) -> tuple[int, list[str], list[str]]:
+    """`verify` of the files of a bundle, by name."""
     try:
-        lines = contents.pop(SUMS).decode().splitlines()
+        lines = contents[SUMS].decode().splitlines()
         listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
         stages = yaml.load(contents["dvc.lock"].decode(), Loader=BoundedLoader)["stages"]
         recorded = {out: hash_ for stage in stages.values() for out, hash_ in _outputs(stage).items()}
         params = next(entry["md5"] for entry in stages["params"]["deps"] if entry["path"] == "params.yaml")
     except (KeyError, ValueError, TypeError, AttributeError, StopIteration, yaml.YAMLError) as error:
         raise DataError(f"{path}: is not a bundle of a suite: {SUMS} or dvc.lock is missing or damaged") from error
+    contents = {name: content for name, content in contents.items() if name != SUMS}
     if outside := [name for name in (*listed, *recorded) if not _is_inside(name)]:
         raise DataError(f"{path}: names {outside[0]!r}, which lies outside the project; do not unpack it")
     for name in sorted({*listed, *contents}):

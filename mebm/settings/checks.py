@@ -357,7 +357,7 @@ def of_maker(entry: dict, maker: Run) -> Iterator[str]:
 
 def of_weights(run: Run) -> Iterator[str]:
     """What is wrong with the choice among the weights that a run of the suite keeps."""
-    choose, maker = run.of(Weights).choose, run.made_from
+    choose, maker, decay = run.of(Weights).choose, run.made_from, run.of(Weights).ema_decay
     if maker is None:
         return
     train, name = maker.of(Train), f"trained.{maker.name}"
@@ -370,6 +370,9 @@ def of_weights(run: Run) -> Iterator[str]:
     if choose != "last" and not folder:
         where = f"results/{maker.name}/train/snapshots"
         yield f"weights.choose: is {shown(choose)}, but the checkpoint is a single file; set that to {where}"
+    if decay is not None and decay not in train.ema_decays:
+        kept = f"keeps averages of decay {listed(train.ema_decays)}" if train.ema_decays else "keeps no averages"
+        yield f"weights.ema_decay: is {decay:g}, but {name} {kept}; set its train.ema_decays"
     if isinstance(choose, int) and choose not in epochs:
         yield f"weights.choose: is {choose}, but {name} keeps weights after epochs {listed(epochs)}"
     if choose in ("accuracy", "quality") and not train.validation_images:

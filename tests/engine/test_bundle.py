@@ -96,6 +96,15 @@ def test_equal_results_give_equal_bytes(project, made, tmp_path):
     assert (tmp_path / "again.zip").read_bytes() == made.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["results/figures/c.svg", "results/tables/demo.md", "params.yaml"])
+def test_what_would_not_be_confirmed_is_not_bundled(project, tmp_path, name):
+    root, graph = project
+    (root / name).write_bytes(b"of another edit")
+    with pytest.raises(DataError, match=r"not what .*; the suite is not up to date, run `snakemake` first"):
+        bundle(root, graph, "smoke", ENVIRONMENT, tmp_path / "no.zip")
+    assert not (tmp_path / "no.zip").exists()
+
+
 def test_an_incomplete_suite_is_refused_and_nothing_written(project, tmp_path):
     root, graph = project
     (root / "results" / "tables" / "demo.md").unlink()

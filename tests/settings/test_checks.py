@@ -409,6 +409,20 @@ def test_weights_can_be_chosen_of_those_that_a_run_keeps(train, choose, message)
         check_params(FILE, content)
 
 
+@pytest.mark.parametrize(
+    ("decays", "said"),
+    [([0.9, 0.99], "keeps averages of decay 0.9, 0.99"), ([], "keeps no averages"), ([0.5], "")],
+)
+def test_averages_are_of_a_decay_that_the_run_keeps(decays, said):
+    content = averages(1)
+    content["train"]["ema_decays"] = decays
+    if said:
+        message = f"weights.ema_decay: is 0.5, but trained.mjem_1 {said}; set its train.ema_decays"
+        assert refusal(content) == f"params.yaml: imported.ema_1.{message}"
+    else:
+        check_params(FILE, content)
+
+
 def test_of_a_single_file_nothing_is_chosen():
     line = refusal(averages(1, weights={"choose": "accuracy"}))
     where = "results/mjem_1/train/snapshots"
