@@ -220,11 +220,14 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Parameters with both values, and modules, in which two flat records differ."""
+    """Parameters with both values, and modules, in which two flat records differ; of a mapping, what differs in it."""
     said = []
     for key in dict.fromkeys([*new, *old]):
         if old.get(key) != new.get(key):
-            if "/" in key:
+            both = old.get(key), new.get(key)
+            if all(isinstance(value, dict) for value in both):
+                said += [f"{key}.{words}" for words in differences(*both)]
+            elif "/" in key:
                 said.append(
                     f"{key} {'has changed' if key in old and key in new else 'is new' if key in new else 'left'}"
                 )

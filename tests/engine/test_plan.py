@@ -13,7 +13,7 @@ from smoke import ROOT
 from mebm.engine import code, records
 from mebm.engine.graph import PARAMS_STAGE, Graph
 from mebm.engine.hashes import Hashes, md5
-from mebm.engine.plan import Plan, make_plan
+from mebm.engine.plan import Plan, differences, make_plan
 from mebm.errors import DataError
 from mebm.settings.suite import load_params
 
@@ -147,6 +147,13 @@ def test_it_says_which_value_or_module_and_whether_the_cache_has_the_result(fold
     forced = plan(folder, forced=["dataset@digits"])
     assert forced.own["dataset@digits"] == ["computed anew, as asked"]
     assert {"train@mebm", "gaussian@digits", "report@smoke"} <= set(forced.follows)
+
+
+def test_of_a_mapping_it_says_what_differs_inside():
+    old = {"runs.mjem": {"dataset": "digits", "train": {"n_steps": 2, "lr": 0.1}}, "ridge": 0.1}
+    new = {"runs.mjem": {"dataset": "digits", "train": {"n_steps": 3, "lr": 0.1}}, "ridge": 0.1}
+    assert differences(old, new) == ["runs.mjem.train.n_steps 2 -> 3"]
+    assert differences({"a": {"b": 1}}, {"a": 2}) == ['a {"b": 1} -> 2']
 
 
 def test_missing_changed_and_unrecorded_outputs_make_a_job_stale(folder):
