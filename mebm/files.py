@@ -11,7 +11,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -53,17 +53,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions and free space"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+        with suppress(OSError):  # where nothing can be written, nothing was
+            temporary.unlink()
 
 
 @contextmanager
 def owning(folder: str | Path, job: str, names: Iterable[str]) -> Iterator[None]:
     """A context for the work of a job that makes the files `names`, paths inside `folder`. No other file is touched.
 
-    Raises DataError at once if one of them exists and was not left by an earlier command of the same job. At the end,
+    Raises DataError at once if the folder cannot be written, or if one of them exists and was not left by an earlier
+    command of the same job. At the end,
     files that an earlier command left and this one did not make are removed. A job recognises its own files by their
     hashes, in the file `.mebm.<job>` of the folder; a file that was changed since is no longer its own.
     """
+    require_writable(folder)
     claim = _Claim(folder, job)
     claim.check(names)
     token = _CLAIM.set(claim)
@@ -72,6 +75,17 @@ def owning(folder: str | Path, job: str, names: Iterable[str]) -> Iterator[None]
     finally:
         _CLAIM.reset(token)
     claim.settle()
+
+
+def require_writable(folder: str | Path) -> None:
+    """Raises DataError where a folder cannot be made or written, before work that would be lost. Makes nothing."""
+    there = Path(os.path.abspath(folder))
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise DataError(f"{there}: is a file, expected a folder; give another as --out")
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        raise DataError(f"{folder}: cannot be written, since {there} is not writable; give another folder as --out")
 
 
 class _Claim:

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,38 @@ def test_a_failure_before_the_first_file_leaves_nothing(tmp_path):
     with pytest.raises(DataError):
         work()
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A folder in which this user cannot write, for the time of a test that root runs as another user."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
+            Path(folder).chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(closed):
+    for folder in (closed, closed / "a" / "b"):
+        with pytest.raises(DataError) as caught, owning(folder, "job x", ["a.json"]):
+            pytest.fail("it worked")
+        assert str(caught.value) == (
+            f"{folder}: cannot be written, since {closed} is not writable; give another folder as --out"
+        )
+    with pytest.raises(DataError, match=rf"^{closed}/a\.zip: cannot be written \(Permission denied\); check"):
+        write_text(closed / "a.zip", "x")
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(DataError, match=r"a: is a file, expected a folder"), owning(tmp_path / "a" / "b", "job x", []):
+        pytest.fail("it worked")
 
 
 def test_outside_of_a_claim_files_are_written_as_ever(tmp_path):
