@@ -113,22 +113,23 @@ def _published(paper: Params, hours: dict[str, float | None]) -> str:
             )
         (dataset,) = datasets
         if figure.our_method == INITIAL:
-            table, made, time, seeds = "start_paper", f"results/baseline/{dataset}/initial.json", "no training", DASH
+            table, time, seeds, made = "start_paper", "no training", DASH, [f"results/baseline/{dataset}/initial.json"]
         else:
             protocols = [paper.trained[name].of(Sample).protocols for name in runs]
             scored = sum(figure.our_protocol in (*each, "") for each in protocols)
             file = "quality" if figure.our_protocol else "accuracy"
-            table, made = ("generation" if figure.our_protocol else "classification"), f"results/{runs[0]}/{file}.json"
+            table = "generation" if figure.our_protocol else "classification"
+            made = [f"results/{name}/{file}.json" for name in runs]
             time, seeds = _added(hours[name] for name in runs), str(scored)
         value = f"{figure.value} {figure.unit}".strip()
         rows.append(
             (
                 *(figure.dataset, figure.our_method, figure.metric, figure.our_protocol or DASH, value, seeds, time),
-                *(f"`snakemake results/tables/{table}.csv`", f"`{made}`", figure.source),
+                *(f"`snakemake {' '.join(made)}`", f"`results/tables/{table}.csv`", figure.source),
             )
         )
     columns = ("data set", "method", "figure", "protocol", "published", "seeds here", "time")
-    return _table((*columns, "command", "also in", "source"), rows)
+    return _table((*columns, "command", "table, of all runs", "source"), rows)
 
 
 def _runs(paper: Params, hours: dict[str, float | None]) -> str:
