@@ -18,7 +18,8 @@ HIDDEN = ("accuracy", "loss")  # not of the images that a run makes
 class Model:
     """What a card says besides numbers. title: the data set's name in print; source: that of its module.
 
-    licence: of the weights, by its identifier on the Hub; weights: which of the run's they are, in words.
+    licence: of the weights, by its identifier on the Hub; weights: which of the training's they are, in words, empty
+    where that is not known; iterations: of the training, 0 where it is not known.
     """
 
     name: str
@@ -93,17 +94,22 @@ def _results(model: Model, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _body(model: Model, found: list[dict[str, Any]]) -> str:
+    if model.iterations:
+        trained, settings = f"for {model.iterations:,} iterations.", "every setting of the training"
+    else:
+        trained = "elsewhere, by settings that are not known here."
+        settings = "what rebuilds the network and how `run.sample` moves chains, but not the settings of its training,"
     parts = [
         f"# {markdown(model.name)}",
-        f"{markdown(model.method)}, an energy-based model of images, trained on {markdown(model.title)} for "
-        f"{model.iterations:,} iterations. {model.weights}",
+        f"{markdown(model.method)}, an energy-based model of images, trained on {markdown(model.title)} {trained} "
+        f"{model.weights}".rstrip(),
         _numbers(model, found),
         "## Use",
         "With the project `mebm`, in Python:",
         '```python\nimport mebm\n\nrun = mebm.load("FOLDER")  # this folder, downloaded\n'
         "run.energies(images), run.samples, run.sample(16, steps=100, gaussian=...)\n```",
         "`model.safetensors` holds the parameters and BatchNorm's running averages, `replay_buffer.safetensors` the "
-        "chains (float32 in [-1, 1]), `config.json` every setting of the training and the hashes of both.",
+        f"chains (float32 in [-1, 1]), `config.json` {settings} and the hashes of both.",
         "## Limits",
         f"The energy is meant for images like those of {markdown(model.title)} at this size, and compares images only "
         f"with each other. Licence of the training data: {markdown(model.data_licence)}.",

@@ -26,6 +26,7 @@ from stages import import_checkpoint
 
 TRAIN = {"pyx_weight": 1.0, "ema_decays": [0.5], "batch_size": 16, "label_batch_size": 400, "buffer_size": 40}
 EXPORT = Path("results/export/mjem")
+AGAIN = Path("results/again/train")
 MEASURED = {"n_images": 40, "precision": 0.5, "recall": None, "status": "ok"}
 
 
@@ -157,6 +158,148 @@ def test_averaged_weights_are_exported_as_an_import_has_them(project, digits):
     assert torch.equal(ours.buffer.images, theirs.buffer.images)
 
 
+@pytest.fixture
+def imported(project):
+    """Makes the run `again` of a checkpoint's path, as its stage does, and records of it."""
+
+    def make(path, weights, train=TRAIN) -> None:
+        content = yaml.safe_load(params(again=(path, weights)))
+        if str(path).startswith("results/mjem/"):  # of the suite's own training, whose section it has
+            content["suite"]["trained"]["mjem"]["train"] = train
+            del content["suite"]["imported"]["again"]["train"]
+        else:
+            content["suite"]["imported"]["again"]["train"] = train
+        Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        files = {"checkpoint": path, "train": "data/digits/train.npz", "features": "features.pt", "out": AGAIN}
+        words = [word for key, value in files.items() for word in (f"--{key}", str(value))]
+        assert import_checkpoint.main(["--run", "again", *words]) == 0
+        hash_ = {"checkpoint_sha256": sha256(AGAIN / "checkpoint.pt")}
+        write_json(AGAIN.parent / "quality.json", {"full": {"fcd": 1.25, "classifier_score": 2.5, **MEASURED, **hash_}})
+        write_json(AGAIN.parent / "accuracy.json", {"accuracy": 0.5, "loss": 1.0, "n_images": 300, **hash_})
+        (AGAIN.parent / "sample").mkdir(exist_ok=True)
+        (AGAIN.parent / "sample" / "grid.png").write_bytes(b"picture")
+
+    return make
+
+
+def released(path: Path) -> None:
+    """Write the weights and chains of the run as a file of the public release, which tells no settings."""
+    checkpoint = load_checkpoint("results/mjem/train/checkpoint.pt")
+    names = {"backbone.": "f.", "energy_head.": "energy_output.", "class_head.": "class_output."}
+    state = {}
+    for name, value in checkpoint.model.state_dict().items():
+        ours = next(ours for ours in names if name.startswith(ours))
+        state[names[ours] + name.removeprefix(ours)] = value
+    torch.save({"model_state_dict": state, "replay_buffer": checkpoint.replay_buffer}, path)
+
+
+CHOOSING = {**TRAIN, "epochs": 3, "keep_every": 1, "validation_images": 300}
+
+
+def kept(folder: Path) -> None:
+    """Snapshots of three epochs, of equal weights: of these the earliest are the best."""
+    checkpoint = load_checkpoint("results/mjem/train/checkpoint.pt")
+    checkpoint.train |= CHOOSING
+    for epoch in (1, 2, 3):
+        checkpoint.iterations = 10 * epoch
+        save_checkpoint(folder / f"epoch_{epoch:04d}.pt", checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (
+            {"ema_decay": 0.5, "bn_images": 100, "sgld_steps": 2},
+            "for 4 iterations. These are exponential moving averages of its weights, of decay 0.5. After training, "
+            "BatchNorm's running averages were taken over 100 training images, and the chains moved by 2 steps.",
+        ),
+        (
+            {"bn_images": 10_000, "sgld_steps": 0},
+            "for 4 iterations. These are the weights of its last iteration. After training, BatchNorm's running "
+            "averages were taken over 1,497 training images.",
+        ),
+        ({"bn_images": 0, "sgld_steps": 0}, "for 4 iterations. These are the weights of its last iteration."),
+    ],
+)
+def test_the_card_of_an_import_says_what_its_weights_are(project, imported, weights, expected):
+    imported("results/mjem/train/checkpoint.pt", weights)
+    assert main(["export", "again"]) == 0
+    head, text = card(Path("results/export/again"))
+    assert f"trained on digits {expected}\n" in text
+    assert head["license"] == "mit"
+
+
+@pytest.mark.parametrize(
+    ("choose", "after"),
+    [
+        (2, "epoch 2 of 3."),
+        ("last", "epoch 3 of 3."),
+        ("accuracy", "epoch 1 of 3, the best of those kept by accuracy on training images that were held out."),
+    ],
+)
+def test_a_chosen_run_stays_chosen_when_it_is_exported_and_imported(project, imported, choose, after):
+    snapshots = Path("results/mjem/train/snapshots")
+    kept(snapshots)
+    untouched = {"bn_images": 0, "sgld_steps": 0}
+    imported(snapshots, {"choose": choose, **untouched}, CHOOSING)
+    choice = load_checkpoint(AGAIN / "checkpoint.pt").choice
+    assert main(["export", "again"]) == 0
+    assert f"iterations. These are the weights after {after}\n" in card(Path("results/export/again"))[1]
+    imported("results/export/again", untouched, CHOOSING)
+    assert load_checkpoint(AGAIN / "checkpoint.pt").choice == choice
+    assert choice["epoch"] == {"last": 3, "accuracy": 1}.get(choose, choose)
+    assert main(["export", "again", "--licence", "mit", "--out", "second"]) == 0
+    assert f"iterations. These are the weights after {after}\n" in card(Path("second"))[1]
+
+
+def test_weights_of_an_unknown_training_are_exported_without_one(project, imported, digits):
+    released(Path("released.pt"))
+    imported("released.pt", {})
+    assert main(["export", "again", "--licence", "cc0-1.0"]) == 0
+    folder = Path("results/export/again")
+    head, text = card(folder)
+    assert head["license"] == "cc0-1.0"
+    assert "trained on digits elsewhere, by settings that are not known here.\n" in text
+    assert "`config.json` what rebuilds the network and how `run.sample` moves chains, but not the settings" in text
+    config = json.loads((folder / CONFIG).read_text())
+    assert "iterations" not in config
+    assert set(config["train"]) == {
+        *("depth", "width", "head", "norm", "dropout", "pyx_weight", "init", "step_size", "noise_std")
+    }
+    again = mebm.load(folder, "cpu")
+    assert torch.equal(again.logits(digits.images[:9]), mebm.load("results/mjem", "cpu").logits(digits.images[:9]))
+    # its own training is as unknown to another suite, whatever that one would train by
+    imported(folder, {"bn_images": 100, "sgld_steps": 0}, {**TRAIN, "lr": 0.5})
+    assert load_checkpoint(AGAIN / "checkpoint.pt").train["lr"] == 0.5
+    assert main(["export", "again", "--licence", "cc0-1.0", "--out", "second"]) == 0
+    assert (
+        "that are not known here. After training, BatchNorm's running averages were taken over 100 training images.\n"
+        in card(Path("second"))[1]
+    )
+
+
+def test_an_unknown_training_has_to_fit_the_network_all_the_same(project, imported, capsys):
+    released(Path("released.pt"))
+    imported("released.pt", {})
+    assert main(["export", "again", "--licence", "cc0-1.0"]) == 0
+    with pytest.raises(AssertionError):
+        imported("results/export/again", {}, {**TRAIN, "step_size": 0.5})
+    assert "again: was exported with train.step_size 1.0, but here it is 0.5; give" in capsys.readouterr().err
+
+
+def test_weights_from_elsewhere_need_a_licence(project, imported, capsys):
+    shutil.copy("results/mjem/train/checkpoint.pt", "theirs.pt")
+    imported("theirs.pt", {"bn_images": 0, "sgld_steps": 0})
+    assert main(["export", "again"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--licence: is missing, expected the one that the weights of 'theirs.pt' came with, since this" in line
+    assert not Path("results/export").exists()
+    assert main(["export", "again", "--licence", "cc-by-4.0"]) == 0
+    head, text = card(Path("results/export/again"))
+    assert head["license"] == "cc-by-4.0"
+    assert "for 4 iterations. They were imported from elsewhere, and which weights of their training they are" in text
+
+
 @pytest.mark.parametrize("name", ["", WEIGHTS])
 def test_an_imported_run_is_made_from_it(project, digits, name):
     assert main(["export", "mjem"]) == 0
@@ -239,6 +382,10 @@ DAMAGES = {
     "another model": (settings(model_type="bert"), f"{CONFIG}: model_type is str 'bert': input should be 'mebm'"),
     "a later version": (settings(version=9), "has format version 9, expected 3"),
     "other classes": (settings(n_classes=3), "its weights do not fit its own settings"),
+    "an odd choice": (
+        settings(choice={"by": "luck", "epoch": 1, "epochs": 3}),
+        f"{CONFIG}: choice.by is str 'luck': input should be 'last', 'epoch', 'accuracy' or 'quality'",
+    ),
     "no JSON": (lambda folder: (folder / CONFIG).write_text("{"), f"{CONFIG}: is not valid JSON"),
     "odd shape": (settings(shape=[1, 8]), "lacks the key shape.2; give another file"),
 }
