@@ -49,7 +49,7 @@ def measured(folder: Path, checkpoint_sha256: str) -> dict[str, dict[str, Any]]:
 
 def model_card(model: Model, records: dict[str, dict[str, Any]]) -> str:
     """The text of a card: front matter that the Hub reads, and the same numbers as a table. records: as `measured`."""
-    found = _metrics(records)
+    found = _metrics(records, model.evaluate_on)
     head: dict[str, Any] = {
         "license": model.licence,
         "library_name": "mebm",
@@ -63,33 +63,40 @@ def model_card(model: Model, records: dict[str, dict[str, Any]]) -> str:
     return f"---\n{front}---\n\n{_body(model, found)}"
 
 
-def _metrics(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every number of the records: its metric, value, how many images it is of, and of images their protocol."""
+def _metrics(records: dict[str, dict[str, Any]], evaluate_on: str) -> list[dict[str, Any]]:
+    """Every number of the records: its metric, value, how many images it is of, and of images their protocol.
+
+    Also the split of the data set that it was measured on: of a classifier `evaluate_on`, of images that of their
+    reference, None where that is a file which does not say.
+    """
     found = []
     for name, record in records.items():
         for metric in METRICS:
             value = record.get(metric)
             if value is not None and (metric in HIDDEN) == (name == "accuracy"):
-                protocol = {} if name == "accuracy" else {"protocol": name}
-                found.append({"metric": metric, "value": value, "n_images": record["n_images"], **protocol})
+                if name == "accuracy":
+                    more = {"split": evaluate_on}
+                else:
+                    more = {"split": record.get("reference_split"), "protocol": name}
+                found.append({"metric": metric, "value": value, "n_images": record["n_images"], **more})
     return found
 
 
 def _results(model: Model, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As the Hub's model-index wants them: by task and data set."""
-    tasks = {"unconditional-image-generation": [], "image-classification": []}
+    """As the Hub's model-index wants them: by task and split of the data set."""
+    groups: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for entry in found:
         task = "unconditional-image-generation" if "protocol" in entry else "image-classification"
         args = {key: entry[key] for key in ("protocol", "n_images") if key in entry}
         name = label(entry["metric"], arrow=False)
         # a share from 0 to 1, as the Hub has accuracies
         name = name.removesuffix(" %")
-        tasks[task].append({"type": entry["metric"], "name": name, "value": entry["value"], "args": args})
-    dataset = {"name": model.title, "type": model.source, "split": model.evaluate_on}
+        metric = {"type": entry["metric"], "name": name, "value": entry["value"], "args": args}
+        groups.setdefault((task, entry["split"]), []).append(metric)
+    dataset = {"name": model.title, "type": model.source}
     return [
-        {"task": {"type": task}, "dataset": dict(dataset), "metrics": metrics}
-        for task, metrics in tasks.items()
-        if metrics
+        {"task": {"type": task}, "dataset": {**dataset, **({"split": split} if split else {})}, "metrics": metrics}
+        for (task, split), metrics in groups.items()
     ]
 
 

@@ -27,7 +27,7 @@ from stages import import_checkpoint
 TRAIN = {"pyx_weight": 1.0, "ema_decays": [0.5], "batch_size": 16, "label_batch_size": 400, "buffer_size": 40}
 EXPORT = Path("results/export/mjem")
 AGAIN = Path("results/again/train")
-MEASURED = {"n_images": 40, "precision": 0.5, "recall": None, "status": "ok"}
+MEASURED = {"n_images": 40, "reference_split": "train", "precision": 0.5, "recall": None, "status": "ok"}
 
 
 def params(**imported) -> str:
@@ -121,8 +121,19 @@ def test_the_numbers_of_the_card_are_those_of_the_runs_files(project):
         (classes, "loss", None): 0.25,
     }
     assert {result["dataset"]["name"] for result in results} == {"digits"}
+    assert [(result["task"]["type"], result["dataset"]["split"]) for result in results] == [
+        *((images, "train"), (classes, "test"))
+    ]
     assert "| fcd ↓ | 1.25 | 40 | full |" in text
     assert "| accuracy % ↑ | 93.75 | 300 | held out |" in text
+
+
+def test_images_that_were_measured_by_a_file_from_elsewhere_are_of_no_split(project):
+    path = Path("results/mjem/quality.json")
+    write_json(path, {name: {**of, "reference_split": None} for name, of in json.loads(path.read_text()).items()})
+    assert main(["export", "mjem"]) == 0
+    results = card(EXPORT)[0]["model-index"][0]["results"]
+    assert [result["dataset"].get("split") for result in results] == [None, "test"]
 
 
 def test_averaged_weights_are_exported_without_the_metrics_of_others(project):
