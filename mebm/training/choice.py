@@ -47,9 +47,11 @@ class Maker:
     def make(self, path: str | Path) -> Checkpoint:
         """The checkpoint that a file, or a folder of snapshots, gives. One of the public release comes as it is.
 
-        Raises CheckpointError for files that do not fit, and where there is nothing to choose from or by.
+        Raises CheckpointError for files that do not fit, and where there is nothing to choose from or by, and DataError
+        where weights are missing that the choice is to be among.
         """
         files, by = kept(path), self.weights.choose
+        self._check_whole(path, files)
         values: dict[int, float] = {}
         if by in HIGHEST:
             values = {epoch: self._judged(file) for epoch, file in _looks(path, files, by).items()}
@@ -71,6 +73,27 @@ class Maker:
             checkpoint.choice |= {"values": {str(at): v if math.isfinite(v) else None for at, v in values.items()}}
             checkpoint.choice |= {"n_images": len(self._parts[1]), "split": "validation", "test_split_read": False}
         return checkpoint
+
+    def _check_whole(self, path: str | Path, files: Mapping[int | None, Path]) -> None:
+        """Raises DataError where a folder has other epochs to choose among than `train` says were kept.
+
+        An epoch that is asked for by its number does not depend on others, and the last one on none before it.
+        """
+        by, epochs = self.weights.choose, self.train.kept_epochs()
+        if None in files or isinstance(by, int) or not epochs:  # `read_any` refuses other settings by their key
+            return
+        wanted = epochs[-1:] if by == "last" else epochs
+        advice = "give the imported run the section `train` of the run that it is made from"
+        if missing := [f"epoch_{epoch:04d}.pt" for epoch in wanted if epoch not in files]:
+            raise DataError(
+                f"{path}: lacks {listed(missing)}, which train.keep_every of the run keeps; train it again, set "
+                f"weights.choose to the number of an epoch that is there, or {advice}"
+            )
+        if extra := [file.name for epoch, file in files.items() if epoch not in epochs]:
+            raise DataError(
+                f"{path}: holds {listed(extra)}, which train.keep_every of the run does not keep; remove it, or "
+                f"{advice}"
+            )
 
     @cached_property
     def _parts(self) -> tuple[ImageSet, ImageSet | None]:

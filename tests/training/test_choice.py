@@ -1,6 +1,7 @@
 """Choice among the weights that a training kept: the rule, the numbers behind it, and what is held out for it."""
 
 import math
+import shutil
 
 import pytest
 import smoke
@@ -188,9 +189,43 @@ def test_weights_that_give_no_finite_number_are_never_chosen(looks, digits, tmp_
     made = maker(digits, folder, choose="accuracy").make(tmp_path / "snapshots")
     assert made.choice["epoch"] == 2
     assert [made.choice["values"][str(epoch)] for epoch in (1, 3)] == [None, None]
-    (tmp_path / "snapshots" / "epoch_0002.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"snapshots: no number of the epochs 1, 3 is finite, so none can be"):
+    torch.nn.init.constant_(made.model.class_head.weight, math.nan)
+    save_checkpoint(tmp_path / "snapshots" / "epoch_0002.pt", made)
+    with pytest.raises(CheckpointError, match=r"snapshots: no number of the epochs 1, 2, 3 is finite, so none can be"):
         maker(digits, folder, choose="accuracy").make(tmp_path / "snapshots")
+
+
+@pytest.mark.parametrize(
+    ("kept_ones", "choose", "message"),
+    [
+        (
+            (1, 3),
+            "accuracy",
+            r"snapshots: lacks epoch_0002\.pt, which train\.keep_every of the run keeps; train",
+        ),
+        ((3,), "quality", r"snapshots: lacks epoch_0001\.pt, epoch_0002\.pt, which"),
+        ((1, 2), "last", r"snapshots: lacks epoch_0003\.pt, which"),
+        (
+            (1, 2, 3, 4),
+            "accuracy",
+            r"snapshots: holds epoch_0004\.pt, which train\.keep_every of the run does",
+        ),
+        ((1, 2, 3, 4), "last", r"snapshots: holds epoch_0004\.pt, which"),
+        ((3,), "last", None),
+        ((1, 4), 1, None),
+    ],
+)
+def test_a_choice_is_among_all_weights_that_were_kept(looks, digits, tmp_path, kept_ones, choose, message):
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    for epoch in kept_ones:
+        shutil.copy(looks[0] / f"epoch_{min(epoch, 3):04d}.pt", folder / f"epoch_{epoch:04d}.pt")
+    of = maker(digits, folder, choose=choose, bn_images=0, sgld_steps=0)
+    if message is None:
+        assert of.make(folder).choice["epoch"] == kept_ones[0]
+    else:
+        with pytest.raises(DataError, match=message):
+            of.make(folder)
 
 
 def test_settings_that_ask_for_nothing_are_not_in_a_file(looks, tmp_path):
