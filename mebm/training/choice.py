@@ -166,8 +166,8 @@ def kept(path: str | Path) -> dict[int | None, Path]:
     found = {int(match[1]): file for match, file in names if match}
     if not found:
         raise CheckpointError(
-            f"{path}: no such file, but a folder without weights epoch_*.pt; set train.keep_every of the run, or give "
-            "its checkpoint.pt"
+            f"{path}: is a folder that holds no epoch_*.pt and no exported model; set train.keep_every of the run that "
+            "it is made from, or give a checkpoint.pt or a folder that `python -m mebm export` wrote"
         )
     return dict(sorted(found.items()))
 

@@ -93,7 +93,7 @@ def read_exported(path: str | Path) -> dict[str, Any]:
     folder = path.parent if path.name == WEIGHTS else path
     weights, chains, config = (folder / name for name in FILES)
     if not config.is_file():
-        raise CheckpointError(f"{config}: no such file, and without it nobody knows the network; {_ADVICE}")
+        raise CheckpointError(f"{config}: no such file, and it is needed to rebuild the network; {_ADVICE}")
     record = read_json(config, _Config)
     state = _tensors(weights, record) | record["extra_state"]
     buffer = _tensors(chains, record)
@@ -111,7 +111,7 @@ def _tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, and {CONFIG} is nothing without it; {_ADVICE}")
+        raise CheckpointError(f"{path}: no such file, and it is needed beside {CONFIG}; {_ADVICE}")
     try:
         tensors = load_file(path)
     except MemoryError:

@@ -34,10 +34,6 @@ def read_any(
     shape: (C, H, W) of the run's data set; n_classes: its classes, 0 without labels, None where that is not known yet.
     Raises CheckpointError for any other file, by what does not fit, and DataError for a damaged config.json.
     """
-    if Path(path).is_dir() and not is_exported(path):
-        raise CheckpointError(
-            f"{path}: is a folder without model.safetensors; give a checkpoint, or an exported folder"
-        )
     if not Path(path).exists():
         raise CheckpointError(f"{path}: no such file; put the checkpoint there, or give another path")
     record = read_record(path, "get it again")

@@ -160,7 +160,7 @@ def test_an_epoch_or_the_last_is_taken_by_its_number(looks, digits, tmp_path):
     [
         ("", {"choose": 7}, r"snapshots: weights\.choose is 7, but weights are kept after epochs 1, 2, 3"),
         ("epoch_0002.pt", {"choose": "quality"}, r"epoch_0002\.pt: weights\.choose is 'quality', but this is a single"),
-        ("..", {"choose": "accuracy"}, r"no such file, but a folder without weights epoch_\*\.pt; set train\.keep_ev"),
+        ("..", {"choose": "accuracy"}, r"is a folder that holds no epoch_\*\.pt and no exported model; set"),
         ("", {"choose": "accuracy", "ema_decay": 0.9}, r"the run has no averaged weights of decay 0\.9, but 0\.5"),
     ],
 )
