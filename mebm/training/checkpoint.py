@@ -17,6 +17,7 @@ from mebm.settings.schema import IDLE, Train, asked
 MAX_DEPTH = 1000  # of a backbone that is built for a file
 FORMAT = "mebm checkpoint"
 VERSION = 3
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # torch does not compute with smaller ones
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -185,6 +186,6 @@ def _wrong_setting(train: dict) -> str:
 
 def are_images(buffer: Any, shape: tuple[int, int, int]) -> bool:
     """Whether it is at least one image of that shape with values in [-1, 1], as floats."""
-    if not is_whole(buffer) or not buffer.is_floating_point() or buffer.ndim != 4 or not len(buffer):
+    if not is_whole(buffer) or buffer.dtype not in FLOATS or buffer.ndim != 4 or not len(buffer):
         return False
     return tuple(buffer.shape[1:]) == tuple(shape) and bool((buffer.abs() <= 1).all())

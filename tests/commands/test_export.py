@@ -10,6 +10,7 @@ import smoke
 import torch
 import yaml
 from engines import copy_project, run
+from safetensors.torch import save_file
 
 import mebm
 from mebm.__main__ import main
@@ -20,7 +21,7 @@ from mebm.files import sha256, write_json
 from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.settings.suite import load_params
 from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mebm.training.hub import CHAINS, CONFIG, WEIGHTS, read_exported, write_exported
+from mebm.training.hub import BUFFER, CHAINS, CONFIG, WEIGHTS, read_exported, write_exported
 from mebm.training.loop import train_model
 from stages import import_checkpoint
 
@@ -366,6 +367,13 @@ def renamed(record: dict) -> dict:
     return {f"{name}x" if name != "__metadata__" else name: value for name, value in record.items()}
 
 
+def in_eight_bits(folder: Path) -> None:
+    """Chains in a format that torch does not compute with, and a config.json that says so."""
+    save_file({BUFFER: torch.zeros(40, 1, 8, 8).to(torch.float8_e4m3fn)}, folder / CHAINS)
+    hashes = {name: sha256(folder / name) for name in (WEIGHTS, CHAINS)}
+    settings(sha256=hashes)(folder)
+
+
 def settings(**changes):
     return lambda folder: write_json(folder / CONFIG, json.loads((folder / CONFIG).read_text()) | changes)
 
@@ -393,6 +401,7 @@ DAMAGES = {
     "another model": (settings(model_type="bert"), f"{CONFIG}: model_type is str 'bert': input should be 'mebm'"),
     "a later version": (settings(version=9), "has format version 9, expected 3"),
     "other classes": (settings(n_classes=3), "its weights do not fit its own settings"),
+    "chains in 8 bits": (in_eight_bits, "the replay buffer does not hold images in [-1, 1]; give another file"),
     "an odd choice": (
         settings(choice={"by": "luck", "epoch": 1, "epochs": 3}),
         f"{CONFIG}: choice.by is str 'luck': input should be 'last', 'epoch', 'accuracy' or 'quality'",
