@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mebm.errors import ParamsError, listed, shown
 from mebm.files import owning, read_json, replacing, require, sha256, write_text
 from mebm.settings.entries import Run
-from mebm.settings.schema import Compute, Dataset, Weights
+from mebm.settings.schema import Compute, Dataset, Train, Weights
 from mebm.settings.suite import Params, load_params
 
 if TYPE_CHECKING:  # it needs torch, without which the command's help is shown
@@ -102,19 +102,20 @@ def _export(settings: Params, run: Run, out: Path, decay: float | None, licence:
         write_text(out / "README.md", card)
 
 
-def _averaged(run: Run, path: Path, decay: float) -> tuple:
-    """The checkpoint with its average, made fit for use as an imported run's is, and by which section `weights`."""
+def _averaged(run: Run, path: Path, decay: float) -> "tuple[Checkpoint, Weights]":
+    """The checkpoint of its average that an import would have, and the section `weights` by which it is made."""
     from mebm.data.images import load_images
-    from mebm.data.validation import validation_split
-    from mebm.training.averages import settled, with_average
     from mebm.training.checkpoint import load_checkpoint
+    from mebm.training.choice import Maker
     from mebm.training.devices import device_for
 
-    checkpoint = with_average(load_checkpoint(path, device_for(run.of(Compute))), decay, path)
-    data = load_images(Path("data") / run.dataset / "train.npz", checkpoint.shape)
-    trained_on, _ = validation_split(data, checkpoint.train["validation_images"])
-    weights = run.of(Weights).model_copy(update={"ema_decay": decay})
-    return settled(checkpoint, weights, trained_on), weights
+    found, data, compute = load_checkpoint(path), Path("data") / run.dataset, run.of(Compute)
+    # as the file says it was trained: the run's settings may have changed since
+    train = Train.model_validate(dict(found.train))
+    weights = run.of(Weights).model_copy(update={"choose": "last", "ema_decay": decay})
+    images = load_images(data / "train.npz", found.shape)
+    maker = Maker(weights, train, images, data / "features.pt", device_for(compute), compute.eval_batch_size)
+    return maker.make(path), weights
 
 
 def _went_through(run: Run, checkpoint: "Checkpoint") -> bool:
