@@ -2,7 +2,8 @@
 
 The folder holds model.safetensors, replay_buffer.safetensors, config.json with the settings that rebuild the model, the
 samples as grid.png, and README.md, a model card whose numbers come from the run's metrics. `mebm.load` reads it, and
-energies come back bit for bit; so does a suite's imported run (`checkpoint: FOLDER`).
+energies come back bit for bit. A suite's imported run of it (`checkpoint: FOLDER`) has the same weights and chains with
+`weights: {bn_images: 0, sgld_steps: 0}`; else BatchNorm's statistics are estimated anew and the chains move.
 
     python -m mebm export mjem_mnist
     hf upload YOU/mjem_mnist results/export/mjem_mnist --exclude ".mebm.*"
