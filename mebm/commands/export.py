@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ema-decay", type=float, metavar="D", help="averaged weights of this decay (the last weights)"
     )
-    text = "of the weights, as the Hub names it (mit; has no default for an import that this suite did not train)"
+    text = "of the weights, as the Hub names it (mit; an import that this suite did not train needs one)"
     parser.add_argument("--licence", metavar="ID", help=text)
 
 
@@ -126,11 +126,12 @@ def _went_through(run: Run, checkpoint: "Checkpoint") -> bool:
     Raises CheckpointError, or DataError, where that cannot be done.
     """
     from mebm.training.checkpoint import is_ours
+    from mebm.training.choice import one_of
     from mebm.training.reading import read_record
 
     if run.checkpoint is None or checkpoint.iterations:
         return run.checkpoint is not None
-    return is_ours(read_record(run.checkpoint, "get it again"))
+    return is_ours(read_record(one_of(run.checkpoint, run.of(Weights)), "get it again"))
 
 
 def _in_words(run: Run, checkpoint: "Checkpoint", weights: Weights | None, trained_on: int) -> str:

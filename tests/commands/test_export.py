@@ -265,8 +265,9 @@ def test_a_chosen_run_stays_chosen_when_it_is_exported_and_imported(project, imp
 
 
 def test_weights_of_an_unknown_training_are_exported_without_one(project, imported, digits):
-    released(Path("released.pt"))
-    imported("released.pt", {})
+    Path("theirs").mkdir()
+    released(Path("theirs/epoch_0001.pt"))
+    imported("theirs", {})
     assert main(["export", "again", "--licence", "cc0-1.0"]) == 0
     folder = Path("results/export/again")
     head, text = card(folder)
