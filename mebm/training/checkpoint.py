@@ -10,16 +10,26 @@ from torch import Tensor
 
 from mebm.data.images import MAX_CLASSES, ImageSet, check_labels
 from mebm.errors import CheckpointError
-from mebm.files import check_state, explained, is_whole, read_torch, replacing
+from mebm.files import Record, check_state, explained, is_whole, read_torch, replacing
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.settings.schema import IDLE, Train, asked
 
 MAX_DEPTH = 1000  # of a backbone that is built for a file
 FORMAT = "mebm checkpoint"
 VERSION = 3
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # torch does not compute with smaller ones
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Choice(Record):
+    """What a checkpoint says of the choice of its weights, as far as it is read again; ema_decay: of averages."""
+
+    by: Literal["last", "epoch", "accuracy", "quality"]
+    epoch: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)]
+    ema_decay: float | None = None
 
 
 class _Record(BaseModel):
@@ -37,7 +47,7 @@ class _Record(BaseModel):
     model_state_dict: dict[str, Any]
     replay_buffer: Tensor
     averages: dict[float, dict[str, Any]]
-    choice: dict[str, Any] | None = None
+    choice: Choice | None = None
 
 
 class _Settings(dict):
@@ -176,6 +186,6 @@ def _wrong_setting(train: dict) -> str:
 
 def are_images(buffer: Any, shape: tuple[int, int, int]) -> bool:
     """Whether it is at least one image of that shape with values in [-1, 1], as floats."""
-    if not is_whole(buffer) or not buffer.is_floating_point() or buffer.ndim != 4 or not len(buffer):
+    if not is_whole(buffer) or buffer.dtype not in FLOATS or buffer.ndim != 4 or not len(buffer):
         return False
     return tuple(buffer.shape[1:]) == tuple(shape) and bool((buffer.abs() <= 1).all())

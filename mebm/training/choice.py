@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mebm.data.images import ImageSet, unit_to_bytes
 from mebm.data.validation import validation_split
@@ -20,6 +21,7 @@ from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
 from mebm.measure.features import extract, load_network
 from mebm.measure.metrics import frechet_distance
+from mebm.measure.networks import FeatureNetwork
 from mebm.settings.schema import Train, Weights
 from mebm.training.averages import settled, with_average
 from mebm.training.checkpoint import Checkpoint
@@ -47,9 +49,11 @@ class Maker:
     def make(self, path: str | Path) -> Checkpoint:
         """The checkpoint that a file, or a folder of snapshots, gives. One of the public release comes as it is.
 
-        Raises CheckpointError for files that do not fit, and where there is nothing to choose from or by.
+        Raises CheckpointError for files that do not fit, and where there is nothing to choose from or by, and DataError
+        where weights are missing that the choice is to be among, and for features that it cannot be made by.
         """
         files, by = kept(path), self.weights.choose
+        self._check_whole(path, files)
         values: dict[int, float] = {}
         if by in HIGHEST:
             values = {epoch: self._judged(file) for epoch, file in _looks(path, files, by).items()}
@@ -72,10 +76,52 @@ class Maker:
             checkpoint.choice |= {"n_images": len(self._parts[1]), "split": "validation", "test_split_read": False}
         return checkpoint
 
+    def _check_whole(self, path: str | Path, files: Mapping[int | None, Path]) -> None:
+        """Raises DataError where a folder has other epochs to choose among than `train` says were kept.
+
+        An epoch that is asked for by its number does not depend on others, and the last one on none before it.
+        """
+        by, epochs = self.weights.choose, self.train.kept_epochs()
+        if None in files or isinstance(by, int) or not epochs:  # `read_any` refuses other settings by their key
+            return
+        wanted = epochs[-1:] if by == "last" else epochs
+        advice = "give the imported run the section `train` of the run that it is made from"
+        if missing := [f"epoch_{epoch:04d}.pt" for epoch in wanted if epoch not in files]:
+            raise DataError(
+                f"{path}: lacks {listed(missing)}, which train.keep_every of the run keeps; train it again, set "
+                f"weights.choose to the number of an epoch that is there, or {advice}"
+            )
+        if extra := [file.name for epoch, file in files.items() if epoch not in epochs]:
+            raise DataError(
+                f"{path}: holds {listed(extra)}, which train.keep_every of the run does not keep; remove it, or "
+                f"{advice}"
+            )
+
     @cached_property
     def _parts(self) -> tuple[ImageSet, ImageSet | None]:
         """Images that the run trained on, and those that it held out."""
         return validation_split(self.data, self.train.validation_images)
+
+    @cached_property
+    def _reference(self) -> tuple[FeatureNetwork, Tensor, Tensor]:
+        """What quality is measured by: the feature network, and of the validation images' features by it the mean [D]
+        and the covariance [D, D].
+
+        Raises CheckpointError for a file that holds no network, and DataError where there is none, where it is for
+        other images, or where its features have no covariance.
+        """
+        network, images = load_network(self.features, self.device), self._parts[1].images
+        if network.channels not in (None, self.data.shape[0]):
+            raise DataError(
+                f"{self.features}: is for images of {network.channels} channels, but those of the data set have "
+                f"{self.data.shape[0]}; run the features stage"
+            )
+        if len(images) < 2:
+            raise DataError("train.validation_images: is 1, but quality is measured on at least 2; choose by accuracy")
+        mean, covariance = extract(network, images, self.batch_size)[:2]
+        if not bool(torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+            raise DataError(f"{self.features}: gives features that are not finite; run the features stage again")
+        return network, mean, covariance
 
     def _read(self, file: Path) -> tuple[Checkpoint, bool]:
         """The file's checkpoint with the weights that are asked for, and whether it is this project's own."""
@@ -90,6 +136,7 @@ class Maker:
         by = self.weights.choose
         if validation is None:
             raise CheckpointError(f"{file}: weights.choose is {by}, but train.validation_images of the run is 0")
+        network, *moments = self._reference if by == "quality" else (None,)
         checkpoint, ours = self._read(file)
         if not ours:
             raise CheckpointError(f"{file}: is no checkpoint of this project, of which weights.choose can choose")
@@ -101,11 +148,9 @@ class Maker:
             if by == "accuracy":
                 logits = score(checkpoint.model, validation.images, self.batch_size).logits
                 return accuracy_and_loss(logits, validation.labels)[0]
-            network = load_network(self.features, self.device)
-            sets = (validation.images, unit_to_bytes(checkpoint.replay_buffer))
-            moments = (extract(network, images, self.batch_size)[:2] for images in sets)
-            return frechet_distance(*next(moments), *next(moments))
-        except (MetricError, DataError):  # not finite
+            images = unit_to_bytes(checkpoint.replay_buffer)
+            return frechet_distance(*moments, *extract(network, images, self.batch_size)[:2])
+        except (MetricError, DataError):  # these weights' logits or chains are not finite
             return math.nan
 
 
@@ -121,8 +166,8 @@ def kept(path: str | Path) -> dict[int | None, Path]:
     found = {int(match[1]): file for match, file in names if match}
     if not found:
         raise CheckpointError(
-            f"{path}: no such file, but a folder without weights epoch_*.pt; set train.keep_every of the run, or give "
-            "its checkpoint.pt"
+            f"{path}: is a folder that holds no epoch_*.pt and no exported model; set train.keep_every of the run that "
+            "it is made from, or give a checkpoint.pt or a folder that `python -m mebm export` wrote"
         )
     return dict(sorted(found.items()))
 

@@ -12,11 +12,15 @@ from torch import Tensor
 
 from mebm.errors import CheckpointError
 from mebm.files import Record, read_json, replacing, sha256, write_json
+from mebm.method.energy import ARCHITECTURE
 from mebm.settings.schema import EXPORTED
-from mebm.training.checkpoint import FORMAT, VERSION, Checkpoint
+from mebm.training.checkpoint import FORMAT, VERSION, Checkpoint, Choice
 
 FILES = WEIGHTS, CHAINS, CONFIG = EXPORTED
 BUFFER = "replay_buffer"  # the one tensor of CHAINS
+# Of `train`, what is written of weights whose training is not known: what rebuilds the network, says whether its class
+# head counts, and moves new chains. Every other setting would be stated as if they were trained by it.
+NEEDED = (*ARCHITECTURE, "pyx_weight", "init", "step_size", "noise_std")
 _ADVICE = "get the whole folder again"
 
 
@@ -31,8 +35,9 @@ class _Config(Record):
     train: dict[str, Any]
     shape: list[int]
     n_classes: int
-    iterations: int
+    iterations: int = 0
     restarts: int
+    choice: Choice | None = None
     extra_state: dict[str, Any]
     sha256: _Hashes
 
@@ -44,9 +49,10 @@ def is_exported(path: str | Path) -> bool:
 
 
 def write_exported(folder: str | Path, checkpoint: Checkpoint, **more: Any) -> None:
-    """Write a checkpoint's last weights, chains and settings. Equal contents give equal bytes.
+    """Write a checkpoint's last weights, chains, settings and choice. Equal contents give equal bytes.
 
-    more: further entries of config.json, by name. Averaged weights are left out: put them into the model first.
+    more: further entries of config.json, by name. Averaged weights are left out: put them into the model first. Of a
+    checkpoint of 0 iterations the training is not known: of its settings only NEEDED are written.
     """
     from safetensors.torch import save_file
 
@@ -65,9 +71,10 @@ def write_exported(folder: str | Path, checkpoint: Checkpoint, **more: Any) -> N
         **more,
         "shape": list(checkpoint.shape),
         "n_classes": checkpoint.n_classes,
-        "iterations": checkpoint.iterations,
+        **({"iterations": checkpoint.iterations} if checkpoint.iterations else {}),
         "restarts": checkpoint.restarts,
-        "train": dict(checkpoint.train),
+        **({"choice": checkpoint.choice} if checkpoint.choice else {}),
+        "train": dict(checkpoint.train) if checkpoint.iterations else {key: checkpoint.train[key] for key in NEEDED},
         "extra_state": extra,
         "sha256": hashes,
     }
@@ -86,14 +93,15 @@ def read_exported(path: str | Path) -> dict[str, Any]:
     folder = path.parent if path.name == WEIGHTS else path
     weights, chains, config = (folder / name for name in FILES)
     if not config.is_file():
-        raise CheckpointError(f"{config}: no such file, and without it nobody knows the network; {_ADVICE}")
+        raise CheckpointError(f"{config}: no such file, and it is needed to rebuild the network; {_ADVICE}")
     record = read_json(config, _Config)
     state = _tensors(weights, record) | record["extra_state"]
     buffer = _tensors(chains, record)
     if set(buffer) != {BUFFER}:
         raise CheckpointError(f"{chains}: lacks the tensor {BUFFER}, or holds others; {_ADVICE}")
-    counts = {key: record[key] for key in ("n_classes", "iterations", "restarts")}
+    counts = {key: record.get(key, 0) for key in ("n_classes", "iterations", "restarts")}
     content = {"train": record["train"], "shape": tuple(record["shape"]), **counts, "averages": {}}
+    content |= {"choice": record.get("choice")}
     head = {"format": FORMAT, "version": record["version"]}
     return {**head, **content, "model_state_dict": state, "replay_buffer": buffer[BUFFER]}
 
@@ -103,7 +111,7 @@ def _tensors(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, and {CONFIG} is nothing without it; {_ADVICE}")
+        raise CheckpointError(f"{path}: no such file, and it is needed beside {CONFIG}; {_ADVICE}")
     try:
         tensors = load_file(path)
     except MemoryError:

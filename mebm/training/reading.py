@@ -9,7 +9,7 @@ from mebm.errors import CheckpointError
 from mebm.files import read_torch
 from mebm.settings.schema import Train
 from mebm.training.checkpoint import Checkpoint, is_ours, load_checkpoint
-from mebm.training.hub import is_exported, read_exported
+from mebm.training.hub import NEEDED, is_exported, read_exported
 from mebm.training.release import read_release
 
 
@@ -30,13 +30,10 @@ def read_any(
 ) -> tuple[Checkpoint, bool]:
     """A checkpoint that fits a run's settings, and whether it is one of this project, perhaps exported.
 
+    One of 0 iterations, whose training is not known, has to fit in NEEDED only, and then has all settings of the run.
     shape: (C, H, W) of the run's data set; n_classes: its classes, 0 without labels, None where that is not known yet.
     Raises CheckpointError for any other file, by what does not fit, and DataError for a damaged config.json.
     """
-    if Path(path).is_dir() and not is_exported(path):
-        raise CheckpointError(
-            f"{path}: is a folder without model.safetensors; give a checkpoint, or an exported folder"
-        )
     if not Path(path).exists():
         raise CheckpointError(f"{path}: no such file; put the checkpoint there, or give another path")
     record = read_record(path, "get it again")
@@ -45,10 +42,14 @@ def read_any(
     checkpoint = load_checkpoint(path, device, record)
     if checkpoint.shape != tuple(shape) or n_classes not in (None, checkpoint.n_classes):
         raise CheckpointError(f"{path}: is of another data set; set that of the run that it is made from")
-    for key, value in train.model_dump().items():
-        if checkpoint.train[key] != value:
+    settings = train.model_dump()
+    for key in settings if checkpoint.iterations else NEEDED:
+        if checkpoint.train[key] != settings[key]:
             raise CheckpointError(
-                f"{path}: was trained with train.{key} {checkpoint.train[key]!r}, but here it is {value!r}; give the "
-                "imported run the section `train` of the run that it is made from"
+                f"{path}: was {'trained' if checkpoint.iterations else 'exported'} with train.{key} "
+                f"{checkpoint.train[key]!r}, but here it is {settings[key]!r}; give the imported run the section "
+                "`train` of the run that it is made from"
             )
+    if not checkpoint.iterations:
+        checkpoint.train = settings
     return checkpoint, True

@@ -9,7 +9,7 @@ from torch import Tensor
 from mebm.errors import CheckpointError
 from mebm.files import is_whole, read_torch
 from mebm.method.energy import ARCHITECTURE, build_model
-from mebm.training.checkpoint import Checkpoint, are_images
+from mebm.training.checkpoint import FLOATS, Checkpoint, are_images
 
 _RELEASE_NAMES = {"f.": "backbone.", "energy_output.": "energy_head.", "class_output.": "class_head."}
 
@@ -63,8 +63,10 @@ def read_release(
     model.load_state_dict({**model.state_dict(), **state})
     buffer = record["replay_buffer"]
     if not are_images(buffer, shape):
-        if is_whole(buffer) and buffer.numel():
+        if is_whole(buffer) and buffer.numel() and buffer.dtype in FLOATS:
             found = f"{list(buffer.shape)} from {float(buffer.min()):.3g} to {float(buffer.max()):.3g}"
+        elif is_whole(buffer):
+            found = f"{list(buffer.shape)} of {str(buffer.dtype).removeprefix('torch.')}"
         else:
             found = f"{type(buffer).__name__} {list(getattr(buffer, 'shape', ()))}"
         raise CheckpointError(

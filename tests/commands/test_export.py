@@ -10,6 +10,7 @@ import smoke
 import torch
 import yaml
 from engines import copy_project, run
+from safetensors.torch import save_file
 
 import mebm
 from mebm.__main__ import main
@@ -20,13 +21,14 @@ from mebm.files import sha256, write_json
 from mebm.method.gaussian import GaussianInit, fit_gaussian
 from mebm.settings.suite import load_params
 from mebm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mebm.training.hub import CHAINS, CONFIG, WEIGHTS, read_exported, write_exported
+from mebm.training.hub import BUFFER, CHAINS, CONFIG, WEIGHTS, read_exported, write_exported
 from mebm.training.loop import train_model
 from stages import import_checkpoint
 
 TRAIN = {"pyx_weight": 1.0, "ema_decays": [0.5], "batch_size": 16, "label_batch_size": 400, "buffer_size": 40}
 EXPORT = Path("results/export/mjem")
-MEASURED = {"n_images": 40, "precision": 0.5, "recall": None, "status": "ok"}
+AGAIN = Path("results/again/train")
+MEASURED = {"n_images": 40, "reference_split": "train", "precision": 0.5, "recall": None, "status": "ok"}
 
 
 def params(**imported) -> str:
@@ -120,8 +122,19 @@ def test_the_numbers_of_the_card_are_those_of_the_runs_files(project):
         (classes, "loss", None): 0.25,
     }
     assert {result["dataset"]["name"] for result in results} == {"digits"}
+    assert [(result["task"]["type"], result["dataset"]["split"]) for result in results] == [
+        *((images, "train"), (classes, "test"))
+    ]
     assert "| fcd ↓ | 1.25 | 40 | full |" in text
     assert "| accuracy % ↑ | 93.75 | 300 | held out |" in text
+
+
+def test_images_that_were_measured_by_a_file_from_elsewhere_are_of_no_split(project):
+    path = Path("results/mjem/quality.json")
+    write_json(path, {name: {**of, "reference_split": None} for name, of in json.loads(path.read_text()).items()})
+    assert main(["export", "mjem"]) == 0
+    results = card(EXPORT)[0]["model-index"][0]["results"]
+    assert [result["dataset"].get("split") for result in results] == [None, "test"]
 
 
 def test_averaged_weights_are_exported_without_the_metrics_of_others(project):
@@ -155,6 +168,149 @@ def test_averaged_weights_are_exported_as_an_import_has_them(project, digits):
     ours, theirs = mebm.load("out", "cpu"), mebm.load(EXPORT, "cpu")
     assert torch.equal(ours.energies(digits.images[:9]), theirs.energies(digits.images[:9]))
     assert torch.equal(ours.buffer.images, theirs.buffer.images)
+
+
+@pytest.fixture
+def imported(project):
+    """Makes the run `again` of a checkpoint's path, as its stage does, and records of it."""
+
+    def make(path, weights, train=TRAIN) -> None:
+        content = yaml.safe_load(params(again=(path, weights)))
+        if str(path).startswith("results/mjem/"):  # of the suite's own training, whose section it has
+            content["suite"]["trained"]["mjem"]["train"] = train
+            del content["suite"]["imported"]["again"]["train"]
+        else:
+            content["suite"]["imported"]["again"]["train"] = train
+        Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        files = {"checkpoint": path, "train": "data/digits/train.npz", "features": "features.pt", "out": AGAIN}
+        words = [word for key, value in files.items() for word in (f"--{key}", str(value))]
+        assert import_checkpoint.main(["--run", "again", *words]) == 0
+        hash_ = {"checkpoint_sha256": sha256(AGAIN / "checkpoint.pt")}
+        write_json(AGAIN.parent / "quality.json", {"full": {"fcd": 1.25, "classifier_score": 2.5, **MEASURED, **hash_}})
+        write_json(AGAIN.parent / "accuracy.json", {"accuracy": 0.5, "loss": 1.0, "n_images": 300, **hash_})
+        (AGAIN.parent / "sample").mkdir(exist_ok=True)
+        (AGAIN.parent / "sample" / "grid.png").write_bytes(b"picture")
+
+    return make
+
+
+def released(path: Path) -> None:
+    """Write the weights and chains of the run as a file of the public release, which tells no settings."""
+    checkpoint = load_checkpoint("results/mjem/train/checkpoint.pt")
+    names = {"backbone.": "f.", "energy_head.": "energy_output.", "class_head.": "class_output."}
+    state = {}
+    for name, value in checkpoint.model.state_dict().items():
+        ours = next(ours for ours in names if name.startswith(ours))
+        state[names[ours] + name.removeprefix(ours)] = value
+    torch.save({"model_state_dict": state, "replay_buffer": checkpoint.replay_buffer}, path)
+
+
+CHOOSING = {**TRAIN, "epochs": 3, "keep_every": 1, "validation_images": 300}
+
+
+def kept(folder: Path) -> None:
+    """Snapshots of three epochs, of equal weights: of these the earliest are the best."""
+    checkpoint = load_checkpoint("results/mjem/train/checkpoint.pt")
+    checkpoint.train |= CHOOSING
+    for epoch in (1, 2, 3):
+        checkpoint.iterations = 10 * epoch
+        save_checkpoint(folder / f"epoch_{epoch:04d}.pt", checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (
+            {"ema_decay": 0.5, "bn_images": 100, "sgld_steps": 2},
+            "for 4 iterations. These are exponential moving averages of its weights, of decay 0.5. After training, "
+            "BatchNorm's running averages were taken over 100 training images, and the chains moved by 2 steps.",
+        ),
+        (
+            {"bn_images": 10_000, "sgld_steps": 0},
+            "for 4 iterations. These are the weights of its last iteration. After training, BatchNorm's running "
+            "averages were taken over 1,497 training images.",
+        ),
+        ({"bn_images": 0, "sgld_steps": 0}, "for 4 iterations. These are the weights of its last iteration."),
+    ],
+)
+def test_the_card_of_an_import_says_what_its_weights_are(project, imported, weights, expected):
+    imported("results/mjem/train/checkpoint.pt", weights)
+    assert main(["export", "again"]) == 0
+    head, text = card(Path("results/export/again"))
+    assert f"trained on digits {expected}\n" in text
+    assert head["license"] == "mit"
+
+
+@pytest.mark.parametrize(
+    ("choose", "after"),
+    [
+        (2, "epoch 2 of 3."),
+        ("last", "epoch 3 of 3."),
+        ("accuracy", "epoch 1 of 3, the best of those kept by accuracy on training images that were held out."),
+    ],
+)
+def test_a_chosen_run_stays_chosen_when_it_is_exported_and_imported(project, imported, choose, after):
+    snapshots = Path("results/mjem/train/snapshots")
+    kept(snapshots)
+    untouched = {"bn_images": 0, "sgld_steps": 0}
+    imported(snapshots, {"choose": choose, **untouched}, CHOOSING)
+    choice = load_checkpoint(AGAIN / "checkpoint.pt").choice
+    assert main(["export", "again"]) == 0
+    assert f"iterations. These are the weights after {after}\n" in card(Path("results/export/again"))[1]
+    imported("results/export/again", untouched, CHOOSING)
+    assert load_checkpoint(AGAIN / "checkpoint.pt").choice == choice
+    assert choice["epoch"] == {"last": 3, "accuracy": 1}.get(choose, choose)
+    assert main(["export", "again", "--licence", "mit", "--out", "second"]) == 0
+    assert f"iterations. These are the weights after {after}\n" in card(Path("second"))[1]
+
+
+def test_weights_of_an_unknown_training_are_exported_without_one(project, imported, digits):
+    Path("theirs").mkdir()
+    released(Path("theirs/epoch_0001.pt"))
+    imported("theirs", {})
+    assert main(["export", "again", "--licence", "cc0-1.0"]) == 0
+    folder = Path("results/export/again")
+    head, text = card(folder)
+    assert head["license"] == "cc0-1.0"
+    assert "trained on digits elsewhere, by settings that are not known here.\n" in text
+    assert "`config.json` what rebuilds the network and how `run.sample` moves chains, but not the settings" in text
+    config = json.loads((folder / CONFIG).read_text())
+    assert "iterations" not in config
+    assert set(config["train"]) == {
+        *("depth", "width", "head", "norm", "dropout", "pyx_weight", "init", "step_size", "noise_std")
+    }
+    again = mebm.load(folder, "cpu")
+    assert torch.equal(again.logits(digits.images[:9]), mebm.load("results/mjem", "cpu").logits(digits.images[:9]))
+    # its own training is as unknown to another suite, whatever that one would train by
+    imported(folder, {"bn_images": 100, "sgld_steps": 0}, {**TRAIN, "lr": 0.5})
+    assert load_checkpoint(AGAIN / "checkpoint.pt").train["lr"] == 0.5
+    assert main(["export", "again", "--licence", "cc0-1.0", "--out", "second"]) == 0
+    assert (
+        "that are not known here. After training, BatchNorm's running averages were taken over 100 training images.\n"
+        in card(Path("second"))[1]
+    )
+
+
+def test_an_unknown_training_has_to_fit_the_network_all_the_same(project, imported, capsys):
+    released(Path("released.pt"))
+    imported("released.pt", {})
+    assert main(["export", "again", "--licence", "cc0-1.0"]) == 0
+    with pytest.raises(AssertionError):
+        imported("results/export/again", {}, {**TRAIN, "step_size": 0.5})
+    assert "again: was exported with train.step_size 1.0, but here it is 0.5; give" in capsys.readouterr().err
+
+
+def test_weights_from_elsewhere_need_a_licence(project, imported, capsys):
+    shutil.copy("results/mjem/train/checkpoint.pt", "theirs.pt")
+    imported("theirs.pt", {"bn_images": 0, "sgld_steps": 0})
+    assert main(["export", "again"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--licence: is missing, expected the one that the weights of 'theirs.pt' came with, since this" in line
+    assert not Path("results/export").exists()
+    assert main(["export", "again", "--licence", "cc-by-4.0"]) == 0
+    head, text = card(Path("results/export/again"))
+    assert head["license"] == "cc-by-4.0"
+    assert "for 4 iterations. They were imported from elsewhere, and which weights of their training they are" in text
 
 
 @pytest.mark.parametrize("name", ["", WEIGHTS])
@@ -212,6 +368,13 @@ def renamed(record: dict) -> dict:
     return {f"{name}x" if name != "__metadata__" else name: value for name, value in record.items()}
 
 
+def in_eight_bits(folder: Path) -> None:
+    """Chains in a format that torch does not compute with, and a config.json that says so."""
+    save_file({BUFFER: torch.zeros(40, 1, 8, 8).to(torch.float8_e4m3fn)}, folder / CHAINS)
+    hashes = {name: sha256(folder / name) for name in (WEIGHTS, CHAINS)}
+    settings(sha256=hashes)(folder)
+
+
 def settings(**changes):
     return lambda folder: write_json(folder / CONFIG, json.loads((folder / CONFIG).read_text()) | changes)
 
@@ -230,15 +393,20 @@ DAMAGES = {
         lambda folder: header(folder / WEIGHTS, renamed),
         f"{WEIGHTS}: is not the file that {CONFIG} beside it was written with; get the whole folder again",
     ),
-    "no config": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: no such file, and without it nobody knows"),
+    "no config": (lambda folder: (folder / CONFIG).unlink(), f"{CONFIG}: no such file, and it is needed to rebuild"),
     "no chains": (
         lambda folder: (folder / CHAINS).unlink(),
-        f"{CHAINS}: no such file, and {CONFIG} is nothing without",
+        f"{CHAINS}: no such file, and it is needed beside {CONFIG}",
     ),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS}: no such file, and {CONFIG} is nothing"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"{WEIGHTS}: no such file, and it is needed beside"),
     "another model": (settings(model_type="bert"), f"{CONFIG}: model_type is str 'bert': input should be 'mebm'"),
     "a later version": (settings(version=9), "has format version 9, expected 3"),
     "other classes": (settings(n_classes=3), "its weights do not fit its own settings"),
+    "chains in 8 bits": (in_eight_bits, "the replay buffer does not hold images in [-1, 1]; give another file"),
+    "an odd choice": (
+        settings(choice={"by": "luck", "epoch": 1, "epochs": 3}),
+        f"{CONFIG}: choice.by is str 'luck': input should be 'last', 'epoch', 'accuracy' or 'quality'",
+    ),
     "no JSON": (lambda folder: (folder / CONFIG).write_text("{"), f"{CONFIG}: is not valid JSON"),
     "odd shape": (settings(shape=[1, 8]), "lacks the key shape.2; give another file"),
 }

@@ -33,7 +33,7 @@ def imported(tmp_path, monkeypatch, smoke_params) -> Path:
     ("place", "message"),
     [
         (lambda: None, "no such file; put the checkpoint there, or give another path"),
-        (lambda: Path(FILE).mkdir(), "no such file"),
+        (lambda: Path(FILE).mkdir(), "is a folder that holds no epoch_*.pt and no exported model"),
         (lambda: Path(FILE).touch(), "is not a readable checkpoint"),
         (lambda: Path(FILE).write_bytes(COLOURED.read_bytes()[:-500]), "is not a readable checkpoint"),
         (lambda: shutil.copy(COLOURED, FILE), r"f.conv1.weight has shape [16, 3, 3, 3], expected [16, 1, 3, 3]"),

@@ -115,6 +115,10 @@ def test_a_release_checkpoint_becomes_ours(release, tmp_path, prefix):
         (lambda r: r.pop("replay_buffer"), "lacks model_state_dict or replay_buffer"),
         (lambda r: r.update({"replay_buffer": r["replay_buffer"] * 2}), "the replay buffer is"),
         (lambda r: r.update({"replay_buffer": torch.zeros(2, 3, 16, 16)}), "the replay buffer is"),
+        (
+            lambda r: r.update({"replay_buffer": torch.zeros(2, 3, 32, 32).to(torch.float8_e4m3fn)}),
+            r"the replay buffer is \[2, 3, 32, 32\] of float8_e4m3fn, expected images",
+        ),
     ],
 )
 def test_a_release_checkpoint_that_does_not_fit(release, tmp_path, change, message):
@@ -206,6 +210,8 @@ ODD = [
     lambda record: {**record, "model_state_dict": list(record["model_state_dict"].values())},
     change(replay_buffer=torch.zeros(0, 1, 8, 8)),
     change(replay_buffer=torch.zeros(6, 1, 8, 8, dtype=torch.uint8)),
+    change(replay_buffer=torch.zeros(6, 1, 8, 8).to(torch.float8_e4m3fn)),
+    change(replay_buffer=torch.zeros(6, 1, 8, 8).to(torch.float8_e5m2)),
     change(replay_buffer=torch.zeros(6, 1, 8, 8, dtype=torch.bool)),
     change(replay_buffer=torch.zeros(6, 1, 8, 8, dtype=torch.complex64)),
     change(replay_buffer=torch.zeros(6, 1, 8, 8).to_sparse()),
@@ -277,6 +283,7 @@ RELEASE_ODD = [
     lambda record: {**record, "model_state_dict": {1: torch.zeros(1), **record["model_state_dict"]}},
     change(replay_buffer=torch.zeros(0, 3, 32, 32)),
     change(replay_buffer=torch.zeros(2, 3, 32, 32, dtype=torch.uint8)),
+    change(replay_buffer=torch.zeros(2, 3, 32, 32).to(torch.float8_e4m3fn)),
     change(replay_buffer=torch.zeros(1, 1, 1, 1).expand(10**9, 3, 32, 32)),
     change(replay_buffer=torch.full((2, 3, 32, 32), float("nan"))),
     lambda record: list(record.values()),

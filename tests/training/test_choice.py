@@ -1,6 +1,7 @@
 """Choice among the weights that a training kept: the rule, the numbers behind it, and what is held out for it."""
 
 import math
+import shutil
 
 import pytest
 import smoke
@@ -12,7 +13,7 @@ from mebm.data.validation import validation_split
 from mebm.errors import CheckpointError, DataError, MetricError
 from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
-from mebm.measure.features import extract, save_network
+from mebm.measure.features import extract, load_network, save_network
 from mebm.measure.metrics import frechet_distance
 from mebm.measure.networks.classifier import FeatureClassifier
 from mebm.method.gaussian import GaussianInit, fit_gaussian
@@ -159,7 +160,7 @@ def test_an_epoch_or_the_last_is_taken_by_its_number(looks, digits, tmp_path):
     [
         ("", {"choose": 7}, r"snapshots: weights\.choose is 7, but weights are kept after epochs 1, 2, 3"),
         ("epoch_0002.pt", {"choose": "quality"}, r"epoch_0002\.pt: weights\.choose is 'quality', but this is a single"),
-        ("..", {"choose": "accuracy"}, r"no such file, but a folder without weights epoch_\*\.pt; set train\.keep_ev"),
+        ("..", {"choose": "accuracy"}, r"is a folder that holds no epoch_\*\.pt and no exported model; set"),
         ("", {"choose": "accuracy", "ema_decay": 0.9}, r"the run has no averaged weights of decay 0\.9, but 0\.5"),
     ],
 )
@@ -188,9 +189,98 @@ def test_weights_that_give_no_finite_number_are_never_chosen(looks, digits, tmp_
     made = maker(digits, folder, choose="accuracy").make(tmp_path / "snapshots")
     assert made.choice["epoch"] == 2
     assert [made.choice["values"][str(epoch)] for epoch in (1, 3)] == [None, None]
-    (tmp_path / "snapshots" / "epoch_0002.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"snapshots: no number of the epochs 1, 3 is finite, so none can be"):
+    torch.nn.init.constant_(made.model.class_head.weight, math.nan)
+    save_checkpoint(tmp_path / "snapshots" / "epoch_0002.pt", made)
+    with pytest.raises(CheckpointError, match=r"snapshots: no number of the epochs 1, 2, 3 is finite, so none can be"):
         maker(digits, folder, choose="accuracy").make(tmp_path / "snapshots")
+
+
+def broken(path, channels: int, value: float) -> None:
+    torch.manual_seed(0)
+    network = FeatureClassifier(channels, 10, 4, 0.5)
+    torch.nn.init.constant_(network.layers[2][0].weight, value)
+    save_network(path, network)
+
+
+@pytest.mark.parametrize(
+    ("write", "error", "message"),
+    [
+        (lambda path: None, DataError, r"features\.pt: no such file; run the stage that makes it"),
+        (lambda path: path.write_bytes(b"x"), CheckpointError, r"features\.pt: is not a readable feature network"),
+        (
+            lambda path: broken(path, 3, 0.1),
+            DataError,
+            r"features\.pt: is for images of 3 channels, but those of the data set have 1; run the features stage",
+        ),
+        (lambda path: broken(path, 1, math.nan), DataError, r"features\.pt: gives features that are not finite; run"),
+    ],
+)
+def test_features_that_cannot_be_used_are_named_before_any_weights_are_judged(
+    looks, digits, tmp_path, monkeypatch, write, error, message
+):
+    folder = tmp_path / "snapshots"
+    shutil.copytree(looks[0], folder)
+    write(tmp_path / "features.pt")
+    monkeypatch.setattr("mebm.training.choice.settled", lambda *_: pytest.fail("weights were judged"))
+    with pytest.raises(error, match=message):
+        maker(digits, folder, choose="quality").make(folder)
+
+
+def test_one_validation_image_has_no_quality(looks, digits):
+    train, unlabelled = TRAIN.model_copy(update={"validation_images": 1}), ImageSet(digits.images, None)
+    with pytest.raises(DataError, match=r"train\.validation_images: is 1, but quality is measured on at least 2"):
+        maker(unlabelled, looks[0], train, choose="quality").make(looks[0])
+
+
+def test_features_are_read_once_and_chains_that_are_not_finite_never_chosen(looks, digits, monkeypatch):
+    folder, _ = looks
+    read, seen = [], []
+
+    def spoiled(checkpoint, *_):
+        seen.append(checkpoint.iterations)
+        if checkpoint.iterations == 4:  # after the first epoch
+            checkpoint.replay_buffer = checkpoint.replay_buffer * math.nan
+        return checkpoint
+
+    monkeypatch.setattr("mebm.training.choice.settled", spoiled)
+    monkeypatch.setattr("mebm.training.choice.load_network", lambda *args: read.append(args) or load_network(*args))
+    made = maker(digits, folder, choose="quality").make(folder)
+    assert (len(read), seen[:3]) == (1, [4, 8, 12])
+    assert made.choice["values"]["1"] is None
+    assert made.choice["epoch"] in (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("kept_ones", "choose", "message"),
+    [
+        (
+            (1, 3),
+            "accuracy",
+            r"snapshots: lacks epoch_0002\.pt, which train\.keep_every of the run keeps; train",
+        ),
+        ((3,), "quality", r"snapshots: lacks epoch_0001\.pt, epoch_0002\.pt, which"),
+        ((1, 2), "last", r"snapshots: lacks epoch_0003\.pt, which"),
+        (
+            (1, 2, 3, 4),
+            "accuracy",
+            r"snapshots: holds epoch_0004\.pt, which train\.keep_every of the run does",
+        ),
+        ((1, 2, 3, 4), "last", r"snapshots: holds epoch_0004\.pt, which"),
+        ((3,), "last", None),
+        ((1, 4), 1, None),
+    ],
+)
+def test_a_choice_is_among_all_weights_that_were_kept(looks, digits, tmp_path, kept_ones, choose, message):
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    for epoch in kept_ones:
+        shutil.copy(looks[0] / f"epoch_{min(epoch, 3):04d}.pt", folder / f"epoch_{epoch:04d}.pt")
+    of = maker(digits, folder, choose=choose, bn_images=0, sgld_steps=0)
+    if message is None:
+        assert of.make(folder).choice["epoch"] == kept_ones[0]
+    else:
+        with pytest.raises(DataError, match=message):
+            of.make(folder)
 
 
 def test_settings_that_ask_for_nothing_are_not_in_a_file(looks, tmp_path):
