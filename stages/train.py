@@ -22,6 +22,7 @@ from mebm.data.images import ImageSet, check_labels, load_images, unit_to_bytes
 from mebm.data.validation import validation_split
 from mebm.engine import code
 from mebm.engine.outputs import outputs_unlocked
+from mebm.epochs import kept_epochs, look_epochs
 from mebm.errors import CheckpointError, DataError, Diverged, ParamsError
 from mebm.files import read_json, replacing, sha256, write_json, write_text
 from mebm.method.gaussian import load_init
@@ -54,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
 def makes(settings: TrainSettings) -> list[str]:
     """Files of the outputs, by which a command run by hand knows its own."""
     train = settings.train
-    epochs = sorted({*range(0, train.epochs + 1, train.grid_every), train.epochs})
     files = ["checkpoint.pt", "provenance.json", "cost.json", "log.csv", "epochs.csv"]
-    files += [f"snapshots/epoch_{epoch:04d}.npz" for epoch in epochs]
-    return [*files, *(f"snapshots/epoch_{epoch:04d}.pt" for epoch in train.kept_epochs())]
+    files += [f"snapshots/epoch_{epoch:04d}.npz" for epoch in look_epochs(train.epochs, train.grid_every)]
+    kept = kept_epochs(train.epochs, train.grid_every, train.keep_every)
+    return [*files, *(f"snapshots/epoch_{epoch:04d}.pt" for epoch in kept)]
 
 
 def work(args, settings: TrainSettings) -> None:
@@ -201,7 +202,9 @@ class _Record:
             raise Diverged(f"{error}{self._left}", error.iteration, error.values) from error
 
     def divergence(self, error: Diverged, run: Run) -> None:
-        good = [epoch for epoch in self._train.kept_epochs() if epoch <= run.epoch and self._kept(epoch).is_file()]
+        train = self._train
+        kept = kept_epochs(train.epochs, train.grid_every, train.keep_every)
+        good = [epoch for epoch in kept if epoch <= run.epoch and self._kept(epoch).is_file()]
         if good:
             self._left = (
                 f"; {self._kept(good[-1])} holds the weights after {good[-1]} epochs (docs/runs.md, Divergence)"

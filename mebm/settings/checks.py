@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mebm import sources
+from mebm.epochs import kept_epochs
 from mebm.errors import listed, named, shown
 from mebm.settings.entries import Entry, Run
 from mebm.settings.schema import (
@@ -361,7 +362,8 @@ def of_weights(run: Run) -> Iterator[str]:
     if maker is None:
         return
     train, name = maker.of(Train), f"trained.{maker.name}"
-    epochs, (place, _, inside) = train.kept_epochs(), str(run.checkpoint).partition("/train/snapshots")
+    epochs = kept_epochs(train.epochs, train.grid_every, train.keep_every)
+    place, _, inside = str(run.checkpoint).partition("/train/snapshots")
     folder = not place.endswith(".pt")
     if inside.strip("/"):
         yield f"checkpoint: is a file of {name}'s snapshots; name the folder, and the epoch by weights.choose"

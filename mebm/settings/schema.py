@@ -247,11 +247,6 @@ class Train(Section):
     keep_every: CountOrZero
     validation_images: CountOrZero
 
-    def kept_epochs(self) -> list[int]:
-        """Epochs after which weights are kept: every `keep_every`-th look and the last; none where that is 0."""
-        step = self.grid_every * self.keep_every
-        return sorted({*range(step, self.epochs + 1, step), self.epochs}) if step else []
-
 
 class Weights(Section):
     choose: Choose

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mebm.data.images import ImageSet, unit_to_bytes
 from mebm.data.validation import validation_split
+from mebm.epochs import kept_epochs
 from mebm.errors import CheckpointError, DataError, MetricError, listed, shown
 from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
@@ -81,7 +82,7 @@ class Maker:
 
         An epoch that is asked for by its number does not depend on others, and the last one on none before it.
         """
-        by, epochs = self.weights.choose, self.train.kept_epochs()
+        by, epochs = self.weights.choose, kept_epochs(self.train.epochs, self.train.grid_every, self.train.keep_every)
         if None in files or isinstance(by, int) or not epochs:  # `read_any` refuses other settings by their key
             return
         wanted = epochs[-1:] if by == "last" else epochs

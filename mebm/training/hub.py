@@ -54,7 +54,7 @@ def write_exported(folder: str | Path, checkpoint: Checkpoint, **more: Any) -> N
     more: further entries of config.json, by name. Averaged weights are left out: put them into the model first. Of a
     checkpoint of 0 iterations the training is not known: of its settings only NEEDED are written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: value for name, value in checkpoint.model.state_dict().items() if isinstance(value, Tensor)}
     # of parts of a network that remember more than tensors, such as ActNorm's "initialised"
@@ -63,7 +63,8 @@ def write_exported(folder: str | Path, checkpoint: Checkpoint, **more: Any) -> N
     for name, tensors in ((WEIGHTS, state), (CHAINS, {BUFFER: checkpoint.replay_buffer})):
         plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         with replacing(folder / name) as temporary:
-            save_file(plain, temporary, metadata={"format": "pt"})
+            # save_file's files are the owner's alone, and a full disk is no OSError of it
+            temporary.write_bytes(save(plain, metadata={"format": "pt"}))
         hashes[name] = sha256(folder / name)
     record = {
         "model_type": "mebm",

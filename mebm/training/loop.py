@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mebm.data.images import ImageSet
+from mebm.epochs import kept_epochs, look_epochs
 from mebm.errors import Diverged, MetricError, Stopped
 from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
@@ -71,7 +72,10 @@ def train_model(
     A run that was interrupted and goes on ends in the same numbers as one that was not.
     """
     run = Run(train, data, init, device)
-    kept = train.kept_epochs()
+    looks, kept = (
+        look_epochs(train.epochs, train.grid_every),
+        kept_epochs(train.epochs, train.grid_every, train.keep_every),
+    )
     check = 1 if parallel.world() == 1 else train.log_every  # asking all ranks takes a message
     state = states.newest() if states else None
     if state is not None:
@@ -97,7 +101,7 @@ def train_model(
                     on_log(run)
                     if warning := unusual(run.rows):
                         say(f"warning: {warning}")
-                if run.iteration % run.per_epoch == 0 and (run.epoch % train.grid_every == 0 or last):
+                if run.iteration % run.per_epoch == 0 and run.epoch in looks:
                     run.watch.finish()
                     if parallel.rank() == 0:
                         evaluate(run, {"": test, "validation_": validation}, eval_batch_size)

@@ -1,6 +1,7 @@
 """`python -m mebm export`: what comes back from an exported folder, what its card says, and what is refused."""
 
 import json
+import resource
 import shutil
 import struct
 from pathlib import Path
@@ -88,6 +89,24 @@ def test_energies_come_back_bit_for_bit(project, digits):
     assert not theirs.model.training
     by_weights = mebm.load(f"results/export/mjem/{WEIGHTS}", "cpu")
     assert torch.equal(by_weights.logits(digits.images[:5]), ours.logits(digits.images[:5]))
+
+
+def test_every_file_has_the_rights_that_the_user_gives(project):
+    assert main(["export", "mjem"]) == 0
+    assert len({path.stat().st_mode for path in EXPORT.iterdir()}) == 1
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(project, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert main(["export", "mjem"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {EXPORT / WEIGHTS}: cannot be written (File too large); check the folder's")
+    assert said.count("\n") == 1
+    assert not list(EXPORT.iterdir())
 
 
 def test_equal_runs_give_equal_bytes(project, tmp_path):

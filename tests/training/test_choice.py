@@ -10,6 +10,8 @@ import torch
 from mebm.data.images import ImageSet, unit_to_bytes
 from mebm.data.split import digests_of
 from mebm.data.validation import validation_split
+from mebm.engine import code
+from mebm.epochs import kept_epochs, look_epochs
 from mebm.errors import CheckpointError, DataError, MetricError
 from mebm.measure.accuracy import accuracy_and_loss
 from mebm.measure.evaluation import score
@@ -50,10 +52,15 @@ def test_nothing_is_best_where_no_number_is_finite():
 
 
 def test_the_epochs_that_are_kept_are_every_nth_look_and_the_last():
-    of = {"epochs": 17, "grid_every": 5}
     for keep_every, expected in ((0, []), (1, [5, 10, 15, 17]), (2, [10, 17]), (9, [17])):
-        assert smoke.section("train", **of, keep_every=keep_every).kept_epochs() == expected
-    assert smoke.section("train", epochs=4, grid_every=2, keep_every=2).kept_epochs() == [4]
+        assert kept_epochs(17, 5, keep_every) == expected
+    assert kept_epochs(4, 2, 2) == [4]
+    assert look_epochs(17, 5) == [0, 5, 10, 15, 17]
+
+
+def test_what_says_which_weights_are_kept_counts_as_code_of_training():
+    assert "mebm/epochs.py" in code.of_stage("train")
+    assert "mebm/epochs.py" not in code.of_stage("gaussian")
 
 
 def test_validation_images_are_the_same_for_all_seeds_and_stratified(digits):
