@@ -4,7 +4,6 @@ What is read is bounded in size, depth, and in how much its aliases stand for; n
 """
 
 import warnings
-from collections import Counter
 from io import StringIO
 from typing import Any
 
@@ -76,9 +75,11 @@ def _measure(node: Node, limit: int, known: dict[int, tuple[int, int] | None]) -
     if isinstance(node, ScalarNode):
         parts, own = [], len(node.value)
     elif isinstance(node, MappingNode):
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, ScalarNode) and key.tag != MERGE)
-        if twice := [key for key, n in keys.items() if n > 1]:
-            raise NotYaml(f"the key {shown(twice[0])} occurs twice")
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, ScalarNode) and key.tag != MERGE):
+            if key.value in seen:
+                raise NotYaml(f"the key {shown(key.value)} occurs twice, line {key.start_mark.line + 1}")
+            seen.add(key.value)
         parts, own = [part for pair in node.value for part in pair], 0
     else:
         parts, own = node.value, 0
