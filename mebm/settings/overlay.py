@@ -6,8 +6,8 @@ is wrong is a ParamsError that names the key, without the file's name.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,7 +37,7 @@ from mebm.settings.stages import (
     TABLE_STAGES,
     sections_of,
 )
-from mebm.settings.wording import explain, found, unknown
+from mebm.settings.wording import explain, found, meant, unknown
 
 RUNS = ("trained", "imported")
 MAPPINGS = ("datasets", "compared", *RUNS)  # of a suite, from names to entries
@@ -62,7 +62,10 @@ def read_suites(raw: Any) -> Entries:
             raise ParamsError(f"{named(key)}: {unknown(key, [*SECTIONS, *OTHER_KEYS], 'section')}")
     for key in (*SECTIONS, *OTHER_KEYS):
         if not isinstance(raw.get(key), dict):
-            raise ParamsError(f"{key}: is {found(raw.get(key))}, expected a section with keys")
+            names = raw.get("suites") if key == "suite" else None
+            slip = isinstance(raw.get(key), str) and isinstance(names, dict) and raw[key] in names
+            cure = f"; write `suite: *{raw[key]}`, the anchor of that suite" if slip else ""
+            raise ParamsError(f"{key}: is {found(raw.get(key))}, expected a section with keys{cure}")
     suites = [raw["suite"], *raw["suites"].values()]
     _check_overrides(raw["runs"], suites)
     in_use, *_ = [_Reader(suite, raw).read() for suite in suites]
@@ -94,11 +97,11 @@ def _raise_first(where: str, problems: Iterable[str]) -> None:
         raise ParamsError(f"{where}{problem}")
 
 
-def _raise_first_with(overrides: dict, name: str, where: str, problems: Iterable[str]) -> None:
+def _raise_first_with(overrides: dict, name: str, where: str, problems: Iterable[str], mark: str = ".") -> None:
     """As `_raise_first`, of a run whose sections in `overrides` stand under `runs.NAME`."""
     for problem in problems:
         is_own = re.split("[.:]", problem)[0] in overrides
-        raise ParamsError(f"{f'runs.{name}' if is_own else where}.{problem}")
+        raise ParamsError(f"{f'runs.{name}' if is_own else where}{mark}{problem}")
 
 
 class _Reader:
@@ -120,7 +123,7 @@ class _Reader:
         runs = {**trained, **imported}
         analysed = {name: runs[name] for name in suite["analysed"]}
         sections = {key: self._section("suite", key, {}) for key in sections_of(TABLE_STAGES, SUITE_STAGES)}
-        _check_together(datasets, runs, analysed)
+        _check_together(datasets, runs, analysed, self._overrides)
         shared = {key: {**values, **suite["defaults"].get(key, {})} for key, values in self._shared.items()}
         return Entries(
             suite["name"],
@@ -169,7 +172,8 @@ class _Reader:
             if key not in runs:
                 raise ParamsError(f"{where}: no run has this name; known: {listed(runs)}")
             if runs[key] != run:
-                raise ParamsError(f"{where}: differs from runs.{named(key)}; refer to it by its anchor")
+                kind = "trained" if key in suite["trained"] else "imported"
+                raise ParamsError(f"{where}: differs from {kind}.{named(key)}; refer to it by its anchor")
         if name in (*RESERVED, *runs):
             raise ParamsError(f"suite.name: is {name!r}, the name of a folder of results/; use another")
         _check_keys("defaults", suite["defaults"], set(SECTIONS))
@@ -268,7 +272,9 @@ def _differences(entry: dict) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
-def _check_together(datasets: Mapping[str, Entry], runs: Mapping[str, Run], analysed: Mapping[str, Run]) -> None:
+def _check_together(
+    datasets: Mapping[str, Entry], runs: Mapping[str, Run], analysed: Mapping[str, Run], overrides: Mapping[str, dict]
+) -> None:
     """What sections are together: data sets, runs on them, and runs of one row of tables."""
     sizes = {}
     for name, entry in datasets.items():
@@ -276,16 +282,34 @@ def _check_together(datasets: Mapping[str, Entry], runs: Mapping[str, Run], anal
         _raise_first(f"datasets.{name}: ", checks.of_data_jobs(entry, sizes[name]))
     rows: dict[tuple[str, str], list[Run]] = {}
     for name, run in runs.items():
-        where, data, chains = f"runs.{name}: ", sizes[run.dataset], None
-        _raise_first(where, checks.of_init(run, datasets[run.dataset]))
-        _raise_first(where, checks.of_promise(run))
-        _raise_first(where, checks.of_sample(run.of(Sample), data))
-        if run.checkpoint is None:
-            _raise_first(where, checks.of_run(run, data))
-            _raise_first(where, checks.of_devices(run))
-            chains = run.of(Train).buffer_size
-        if name in analysed:
-            _raise_first(where, checks.of_analyses(run, data, chains))
+        where = f"{'trained' if run.checkpoint is None else 'imported'}.{name}"
         row = rows.setdefault((run.dataset, run.method), [])
-        _raise_first(where, checks.of_row(run, row))
+        for problem in _of_run(run, datasets[run.dataset], sizes[run.dataset], row, name in analysed):
+            trained = [other.name for other in runs.values() if other.checkpoint is None]
+            _raise_first(f"{where}.", _of_missing_maker(run, trained))
+            _raise_first_with(overrides.get(name, {}), name, where, [problem], mark=": ")
         row.append(run)
+
+
+def _of_run(run: Run, dataset: Entry, data: checks.Size, row: list[Run], is_analysed: bool) -> Iterator[str]:
+    """What is wrong with a run on its data set. row: the runs before it in its row of tables."""
+    yield from checks.of_init(run, dataset)
+    yield from checks.of_promise(run)
+    yield from checks.of_sample(run.of(Sample), data)
+    chains = None
+    if run.checkpoint is None:
+        yield from checks.of_run(run, data)
+        yield from checks.of_devices(run)
+        chains = run.of(Train).buffer_size
+    if is_analysed:
+        yield from checks.of_analyses(run, data, chains)
+    yield from checks.of_row(run, row)
+
+
+def _of_missing_maker(run: Run, trained: list[str]) -> Iterator[str]:
+    """Why an imported run may lack the settings of a training: its checkpoint is of no run here, and does not exist."""
+    maker = _trained_by(run.checkpoint or "")
+    if maker and maker not in trained and not Path(run.checkpoint).exists():
+        yield f"checkpoint: is {run.checkpoint}, which is not there, and no run of this suite is called {maker}; " + (
+            meant(maker, trained)
+        )

@@ -13,9 +13,13 @@ def found(value: Any) -> str:
 
 def unknown(key: Any, known: list[str], kind: str = "key") -> str:
     """What to do about a key: the one that was meant, or those that there are."""
-    if isinstance(key, str) and (meant := get_close_matches(key[:100], known, 1, 0.75)):
-        return f"unknown {kind}; did you mean {meant[0]}?"
-    return f"unknown {kind}; known: {listed(known)}"
+    return f"unknown {kind}; {meant(key, known)}"
+
+
+def meant(key: Any, known: list[str]) -> str:
+    """The one of the known names that is nearest to a wrong one, or all of them."""
+    near = get_close_matches(key[:100], known, 1, 0.75) if isinstance(key, str) else []
+    return f"did you mean {near[0]}?" if near else f"known: {listed(known)}"
 
 
 def explain(error: dict, section: type[Section]) -> str:

@@ -159,7 +159,7 @@ SMOKE = [  # of the smoke parameters: 1,797 digits of 8x8, 300 of them held out;
     ("train.label_batch_size", 1498, "train.label_batch_size: is 1498, expected at most the 1497 training images"),
     ("features.batch_size", 1498, "features.batch_size: is 1498, expected at most the 1497 training images"),
     ("features.augment_pad", 8, "features.augment_pad: is 8, expected less than the 8 pixels of an image"),
-    ("train.augment_pad", 8, "runs.mjem: train.augment_pad: is 8, expected less than the 8 pixels of an image"),
+    ("train.augment_pad", 8, "trained.mjem: train.augment_pad: is 8, expected less than the 8 pixels of an image"),
     ("features.width", 10**6, "features.width: is 1000000, which means about 844 TiB of memory for the classifier"),
     ("dataset.n_test", 1797, "dataset.n_test: is 1797 of the 1797 images of sklearn_digits, expected at most 1787"),
     ("dataset.n_test", 1788, "dataset.n_test: is 1788 of the 1797 images of sklearn_digits, expected at most 1787"),
@@ -170,7 +170,7 @@ SMOKE = [  # of the smoke parameters: 1,797 digits of 8x8, 300 of them held out;
     (
         "embedding.perplexity",
         40.0,
-        "runs.mjem: embedding.perplexity: is 40, expected less than 40 (embedding.n_images)",
+        "trained.mjem: embedding.perplexity: is 40, expected less than 40 (embedding.n_images)",
     ),
     ("embedding.n_neighbours", 40, "embedding.n_neighbours: is 40, expected less than 40 (embedding.n_images)"),
     ("compute.devices", 3, "train.batch_size: is 64, expected a multiple of compute.devices (3)"),
@@ -289,7 +289,7 @@ def test_seeds_are_runs_of_one_method_that_differ_in_their_seed():
 def test_runs_whose_settings_differ_are_not_averaged(section, values, fault):
     run = {**AGAIN, section: {**AGAIN.get(section, {}), **values}}
     line = refusal(with_run(smoke.smoke_params(), "again", run))
-    assert line == f"params.yaml: runs.again: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
+    assert line == f"params.yaml: trained.again: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
 
 
 def test_what_decides_no_number_may_differ_between_seeds():
@@ -309,11 +309,11 @@ def test_an_imported_run_is_never_averaged(other):
     imported = {**AGAIN, "checkpoint": "a.pt"}
     line = refusal(with_run(smoke.smoke_params(), "released", imported, "imported"))
     fault = "released is imported, which is no seed of another"
-    assert line == f"params.yaml: runs.released: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
+    assert line == f"params.yaml: imported.released: has the method 'M-JEM' of mjem, but {fault}{AVERAGED}"
     content = with_run(smoke.smoke_params(), "first", RELEASED, "imported")
     check_params(FILE, content)
     line = refusal(with_run(content, "second", {**RELEASED, "checkpoint": other}, "imported"))
-    assert "runs.second: has the method 'released' of first, but second is imported" in line
+    assert "imported.second: has the method 'released' of first, but second is imported" in line
 
 
 def averages(*seeds: int, **changes) -> dict:
@@ -355,7 +355,7 @@ def test_averaged_weights_of_seeds_are_seeds_of_one_row():
 )
 def test_only_weights_that_were_made_alike_are_seeds_of_one_row(changes, fault):
     line = refusal(averages(1, 2, **changes))
-    assert line.startswith(f"params.yaml: runs.ema_2: has the method 'averaged' of ema_1, but {fault}"), line
+    assert line.startswith(f"params.yaml: imported.ema_2: has the method 'averaged' of ema_1, but {fault}"), line
     check_params(FILE, averages(1, 2, **changes, method="another"))
 
 
@@ -363,7 +363,7 @@ def test_averaged_weights_are_no_seeds_of_trained_ones():
     content = averages(1, method="M-JEM, again")
     content["suite"]["trained"] |= {"mjem_1": {**content["suite"]["trained"]["mjem_1"], "method": "M-JEM, again"}}
     line = refusal(content)
-    assert "runs.ema_1: has the method 'M-JEM, again' of mjem_1, but ema_1 has weights that were made of" in line
+    assert "imported.ema_1: has the method 'M-JEM, again' of mjem_1, but ema_1 has weights that were made of" in line
 
 
 KEPT = {"keep_every": 1, "validation_images": 200, "epochs": 3, "grid_every": 2}
@@ -462,6 +462,40 @@ def test_what_stands_under_runs_is_named_there(own, message):
     assert refusal(averages(1) | {"runs": {"ema_1": own}}).startswith(f"params.yaml: runs.ema_1.{message}")
 
 
+def test_of_sections_that_do_not_fit_together_those_under_runs_are_named_there():
+    content = smoke.smoke_params() | {"runs": {"mjem": {"train": {"augment_pad": 8}}}}
+    assert refusal(content).startswith("params.yaml: runs.mjem: train.augment_pad: is 8, expected less than")
+    content["embedding"]["perplexity"] = 40.0
+    content["runs"]["mjem"] = {"train": {"n_steps": 3}}
+    assert refusal(content).startswith("params.yaml: trained.mjem: embedding.perplexity: is 40")
+
+
+@pytest.mark.parametrize(
+    ("maker", "cure"),
+    [("mjen", "did you mean mjem?"), ("other", "known: mebm, mjem"), ("mjem_1", "did you mean mjem?")],
+)
+@pytest.mark.parametrize("rest", ["checkpoint.pt", "snapshots"])
+def test_a_misspelt_maker_of_a_checkpoint_is_named(tmp_path, monkeypatch, maker, cure, rest):
+    monkeypatch.chdir(tmp_path)
+    path = f"results/{maker}/train/{rest}"
+    content = with_run(smoke.smoke_params(), "kept", {"method": "M-JEM, kept", "dataset": "digits"}, "imported")
+    content["suite"]["imported"]["kept"]["checkpoint"] = path
+    line = f"is {path}, which is not there, and no run of this suite is called {maker}; {cure}"
+    assert refusal(content) == f"params.yaml: imported.kept.checkpoint: {line}"
+    content["suite"]["imported"]["kept"]["train"] = {"pyx_weight": 1.0}  # all that training is known by
+    check_params(FILE, content)
+
+
+def test_a_checkpoint_that_another_suite_left_is_no_misspelt_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("results/mjen/train/checkpoint.pt")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    run = {"method": "M-JEM, kept", "dataset": "digits", "checkpoint": str(path)}
+    line = refusal(with_run(smoke.smoke_params(), "kept", run, "imported"))
+    assert line.startswith("params.yaml: imported.kept: train.pyx_weight: is 0, but a run of the method")
+
+
 def test_what_a_diverged_training_left_is_copied_before_it_is_a_run():
     line = refusal(averages(1, checkpoint=".state/mjem/0123456789abcdef/snapshots/epoch_0001.pt"))
     assert "imported.ema_1.checkpoint: is .state/" in line
@@ -510,7 +544,7 @@ def test_a_methods_name_says_whether_there_are_classes(kind, method, weight, mes
     with_run(content, "one", run if kind == "trained" else {**run, "checkpoint": "a.pt"}, kind)
     if message:
         line = refusal(content)
-        assert line.startswith("params.yaml: runs.one: train.pyx_weight: is ")
+        assert line.startswith(f"params.yaml: {kind}.one: train.pyx_weight: is ")
         assert message in line
     else:
         check_params(FILE, content)
@@ -629,7 +663,7 @@ def test_unusual_runs_that_can_be_are_accepted(train, sections):
 def test_data_without_labels_train_no_classifier():
     content = project_set("celeba_hq", **INCEPTION)
     with_run(content, "faces", {"method": "M", "dataset": "other", "train": {"pyx_weight": 1.0}})
-    assert "runs.faces: train.pyx_weight: is 1, expected 0: the data set has no labels" in refusal(content)
+    assert "trained.faces: train.pyx_weight: is 1, expected 0: the data set has no labels" in refusal(content)
     content["suite"]["trained"]["faces"]["train"]["pyx_weight"] = 0.0
     assert "faces" in check_params(FILE, content).trained
 
@@ -640,7 +674,9 @@ def test_data_without_labels_are_not_selected_by_class(kind):
     with_run(content, "faces", {"method": "M", "dataset": "other", "sample": {"protocols": ["full", "release_0.9"]}})
     if kind == "imported":
         content["suite"]["imported"] = {"faces": {**content["suite"]["trained"].pop("faces"), "checkpoint": "a.pt"}}
-    message = "runs.faces: sample.protocols: has 'release_0.9', which selects by predicted class, but the data set has"
+    message = (
+        f"{kind}.faces: sample.protocols: has 'release_0.9', which selects by predicted class, but the data set has"
+    )
     assert message in refusal(content)
 
 

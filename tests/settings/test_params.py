@@ -127,7 +127,7 @@ def test_settings_load_without_numpy_and_torch():
 
 def test_analysed_runs_are_runs(write, smoke_params):
     smoke_params["suite"]["analysed"] = {"mjem": {"method": "other", "dataset": "digits"}}
-    with pytest.raises(ParamsError, match=r"suite\.analysed\.mjem: differs from runs\.mjem"):
+    with pytest.raises(ParamsError, match=r"suite\.analysed\.mjem: differs from trained\.mjem"):
         load_params(write(smoke_params))
 
 
@@ -181,7 +181,8 @@ def test_a_float_may_be_written_without_a_point(write, smoke_params):
 
 def test_duplicate_keys_and_broken_yaml(write, tmp_path):
     for text, message in (
-        ("train: {lr: 1, lr: 2}", "'lr' occurs twice"),
+        ("train: {lr: 1, lr: 2}", "'lr' occurs twice, line 1$"),
+        ("train:\n  lr: 1\n  # why\n  lr: 2\n", "'lr' occurs twice, line 4$"),
         ("train: [", "not valid YAML"),
         ("", "holds"),
     ):
@@ -189,6 +190,16 @@ def test_duplicate_keys_and_broken_yaml(write, tmp_path):
             load_params(write(text))
     with pytest.raises(ParamsError, match="cannot be read"):
         load_params(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cure"), [("demo", "; write `suite: *demo`, the anchor of that suite"), ("demos", ""), (["demo"], "")]
+)
+def test_a_suite_that_lacks_its_star_is_told_it(write, smoke_params, wrong, cure):
+    path = write({**smoke_params, "suites": {"demo": smoke_params["suite"]}, "suite": wrong})
+    with pytest.raises(ParamsError) as error:
+        load_params(path)
+    assert str(error.value) == f"{path}: suite: is {wrong!r}, expected a section with keys{cure}"
 
 
 def test_a_run_overrides_and_inherits(write, smoke_params):
