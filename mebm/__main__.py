@@ -2,13 +2,19 @@
 
 import argparse
 import difflib
+import os
+import signal
 import sys
 
 from mebm import terminal
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 1 for an error of the project's own, 2 for a wrong command line."""
+    """Run a command. Returns the exit status.
+
+    That is 1 for an error of the project's own, 2 for a wrong command line, and 141 where nobody reads the output any
+    more, as for any program that SIGPIPE ends.
+    """
     from mebm.commands import COMMANDS
     from mebm.errors import MebmError, one_line, shown
 
@@ -30,10 +36,19 @@ def main(argv: list[str] | None = None) -> int:
             allow_abbrev=False,
         )
         command.arguments(own)
-        own.set_defaults(run=command.run)
-    args = parser.parse_args(argv)
+        own.set_defaults(run=command.run, parser=own)
     try:
-        args.run(args)
+        try:
+            args, unknown = parser.parse_known_args(argv)
+            if unknown:
+                args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of this command
+            args.run(args)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has had enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+        return 128 + signal.SIGPIPE
     except (MebmError, OSError) as error:
         print(f"error: {one_line(_words(error))}", file=sys.stderr)
         return 1

@@ -1,7 +1,9 @@
 """`python -m mebm`: it lists its commands, knows a misspelt one, and ends the project's own errors in a line."""
 
+import os
 import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
 from smoke import ROOT
@@ -50,6 +52,29 @@ def test_words_that_a_command_does_not_know_end_with_status_2(argv, capsys):
         main(argv)
     assert ended.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["archive", "--outt", "x"], ["croissant", "nope"], ["artifact", "x"], ["cost", "x"]])
+def test_words_that_a_command_does_not_know_show_the_usage_of_that_command(argv, capsys):
+    with pytest.raises(SystemExit):
+        main(argv)
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: python -m mebm {argv[0]} ")
+    assert said.endswith(f"python -m mebm {argv[0]}: error: unrecognized arguments: {' '.join(argv[1:])}\n")
+
+
+@pytest.mark.parametrize(("lines", "words"), [(1, []), (100_000, []), (1, ["--help"])])  # of a buffer, or more
+def test_output_that_nobody_reads_ends_a_command_in_silence(lines, words):
+    script = (
+        "import sys; from mebm import __main__ as it; from mebm.commands import unite; "
+        f"unite.run = lambda _: print('a line\\n' * {lines}); sys.exit(it.main(['unite', *{words}]))"
+    )
+    own = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=own, stdout=PIPE, stderr=PIPE)
+    command.stdout.close()
+    with command.stderr:
+        assert command.stderr.read() == b""
+    assert command.wait() == 141
 
 
 @pytest.mark.parametrize("name", ["archive", "artifact", "cost", "croissant", "mend", "show", "unite"])
