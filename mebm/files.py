@@ -429,6 +429,8 @@ def unreadable(error: Exception) -> str:
 def require(path: str | Path) -> Path:
     """Return `path` if it is a file. Raises DataError naming it otherwise."""
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file")
     if not path.is_file():
         raise DataError(f"{path}: no such file; run the stage that makes it (`dvc repro` runs all that are needed)")
     return path

@@ -210,6 +210,11 @@ def test_text_that_is_too_large_is_not_read(tmp_path):
     assert "more than the" in refused(lambda: read_json(path), path)
 
 
+@pytest.mark.parametrize("read", [read_json, read_yaml, lambda path: read_npz(path, "images")])
+def test_a_folder_where_a_file_is_due_is_refused(tmp_path, read):
+    assert refused(lambda: read(tmp_path), tmp_path) == f"{tmp_path}: is a folder, expected a file"
+
+
 BOMBS = {
     "laughs": "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
     + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 40)),

@@ -135,6 +135,8 @@ def read(source: str, wanted: Wanted) -> Parts:
 def folder_of(wanted: Wanted) -> Path:
     """The user's folder of pictures. Raises DataError where there is none."""
     folder = Path(wanted.path or "")
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file, expected a folder; set dataset.path to that of the pictures")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; put the pictures there or set dataset.path")
     return folder

@@ -207,6 +207,8 @@ def test_files_that_are_no_bundle_are_named(made, tmp_path, capsys):
     assert "is not a readable bundle" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "none.zip")]) == 1
     assert "no such file" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path)]) == 1
+    assert f"{tmp_path}: is a folder, expected the bundle that" in capsys.readouterr().err
 
 
 def test_flipped_bits_end_in_one_line(made, tmp_path, capsys):

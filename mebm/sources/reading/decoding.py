@@ -53,7 +53,8 @@ def decode(file: BinaryIO, origin: str, background: Sequence[int], found: "Found
         raise DataError(f"{origin}: takes more memory than there is; make it smaller, or free memory") from error
     except Exception as error:  # Pillow raises many types for a damaged file
         reason = "no PNG, JPEG, WebP or BMP" if isinstance(error, UnidentifiedImageError) else one_line(error)
-        raise DataError(f"{origin}: is not a readable picture ({reason or type(error).__name__})") from error
+        reason = reason or type(error).__name__
+        raise DataError(f"{origin}: is not a readable picture ({reason}); replace or remove it") from error
     found.note_size(*image.size)
     return image
 
