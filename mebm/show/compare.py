@@ -198,7 +198,8 @@ def _parameters(a: dict[str, dict], b: dict[str, dict], found: Comparison) -> Pa
     for (key, before, after), of in differ.items():
         every = len(of) > 1 and set(of) == having[key]
         rows.append((key, before, after, "all" if every else ", ".join(of)))
-    return Part("Parameters", Table(head, tuple(rows)), empty="No parameter differs.")
+    empty = "No parameter differs, of those that the results were made with."
+    return Part("Parameters", Table(head, tuple(rows)), empty=empty)
 
 
 def _plain(value: object) -> str:

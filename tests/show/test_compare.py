@@ -163,6 +163,8 @@ def test_the_workspace_is_a_version_and_its_edits_are_said(versions, tmp_path):
     assert not any(rows(same, title) for title in ("Parameters", "Tables", "Code", "Jobs"))
     assert {row[7] for row in rows(same, "Metrics")} == {"same"}
     assert same.notes == []
+    (parameters,) = (part for part in same.parts if part.title == "Parameters")
+    assert parameters.empty == "No parameter differs, of those that the results were made with."
     (copy / "sgld.py").write_text("K = 11\nunchanged = 1\n")
     (copy / "results" / "summary" / "one.json").write_text('{"fcd": 0.1}')
     (copy / "results" / "tables" / "demo.csv").unlink()
