@@ -47,8 +47,8 @@ def loaded(folder: Path, name: str) -> Params:
     return found
 
 
-def test_the_pages_hold_six_suites():
-    assert set(suites("suites")) == {"flowers", "numbers", "released", "averaged", "chosen"}
+def test_the_pages_hold_seven_suites():
+    assert set(suites("suites")) == {"flowers", "numbers", "smoke", "released", "averaged", "chosen"}
     assert set(suites("method")) == {"release"}
 
 
@@ -66,7 +66,8 @@ def test_both_engines_run_the_suite_of_the_page(tmp_path, name):
         f"{stage}_imported@{of}" if of in params.imported and stage in RUN_STAGES else f"{stage}@{of}"
         for stage, of in params.jobs()
     }
-    assert {f"{stage}@{table}" for stage, table in (("tables", "generation"), ("report", name))} < jobs
+    table = "demo" if name == "smoke" else "generation"
+    assert {f"tables@{table}", f"report@{name}"} < jobs
     assert set(run(folder, "dvc", "stage", "list", "--name-only").split()) == names | {"params"}
     assert planned(folder) == jobs
 
