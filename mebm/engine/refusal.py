@@ -124,7 +124,8 @@ def check_cost(settings: Params, runs: Iterable[str], data: Path, card: str | No
         if on_cpu and limit is not None and hours > limit:
             refused[name] = f"{limit:g}"
     rest = f", without {unknown} that nobody measured" if unknown else ""
-    print(f"{count} runs, about {total:,.2f} hours one after the other{rest}", file=sys.stderr)
+    about = f"about {total:,.2f} hours one after the other{rest}" if unknown < count else f"not measured on an {card}"
+    print(f"{count} runs, {about}", file=sys.stderr)
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         limits = " or ".join(sorted(set(refused.values())))

@@ -64,6 +64,12 @@ def test_the_paper_on_an_h100(capsys, tmp_path):
     assert re.search(r"2\.3\d +H100: measured on an H100", said)
 
 
+def test_hours_of_runs_that_nobody_measured_are_not_summed(capsys, tmp_path):
+    arguments = ["cost", "--params", str(smoke.ROOT / "params.yaml"), "--data", str(tmp_path), "--card", "H100"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.endswith("\n2 runs, not measured on an H100\n")
+
+
 def test_images_that_are_held_out_are_not_trained_on(capsys, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text((smoke.ROOT / "params.yaml").read_text().replace("\nsuite: *demo", "\nsuite: *beyond"))
