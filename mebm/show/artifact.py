@@ -71,11 +71,8 @@ def _hours(settings: Params, run: str) -> float | None:
 def _demo(readme: str, measured: str) -> str:
     """A row for every figure of README's table, with the spread over seeds where it was measured."""
     head, rows = _table_of(readme, r"\| data set \| method \| fcd", DEMO)
-    names, values = _table_of(measured, r"\| precision \| fcd \| classifier score", SPREAD)
-    trained = next((figures for kind, *figures in values if kind == "float32"), None)
-    if trained is None:
-        raise DataError(f"{SPREAD}: its table of precisions has no row `float32`; restore it, or change {__name__}")
-    seeds = dict(zip(names[1:], trained, strict=True))
+    names, values = _table_of(measured, r"\| method \| fcd \| classifier score", SPREAD)
+    seeds = {method: dict(zip(names[1:], figures, strict=True)) for method, *figures in values}
     minutes = re.search(r"in (about \w+ minutes on two CPU cores)", " ".join(readme.split()))
     if minutes is None:
         raise DataError(f"{DEMO}: does not say how long the demo takes; write `in about N minutes on two CPU cores`")
@@ -83,8 +80,8 @@ def _demo(readme: str, measured: str) -> str:
     for dataset, method, *cells in rows:
         for metric, cell in zip(head[2:-2], cells[:-2], strict=True):
             if cell != DASH:
-                spread = seeds.get(metric.rstrip(" ↓↑"), "") if method == "M-JEM" else ""
-                claims.append((dataset, method, metric, cell, spread or "not measured", minutes[1]))
+                spread = DASH if cells[-1] == DASH else seeds.get(method, {}).get(metric.rstrip(" ↓↑"), "not measured")
+                claims.append((dataset, method, metric, cell, spread, minutes[1]))
     columns = ("data set", "method", "figure", "expected", "mean ± standard deviation over three seeds", "time")
     return _table(columns, claims)
 
