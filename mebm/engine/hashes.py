@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from mebm.errors import DataError
@@ -49,24 +50,24 @@ class Hashes:
         try:
             if not (self._root / path).is_dir():
                 return self._file(path)
-            hashes = {name: self._file(f"{path}/{name}") or "" for name in self.files(path)}
+            # outside of the project DVC leaves nothing out
+            inside = Path(os.path.abspath(self._root / path)).is_relative_to(os.path.abspath(self._root))
+            names = self.files(path) if inside else self._walk(path, lambda name: None)
+            hashes = {name: self._file(f"{path}/{name}") or "" for name in names}
             return folder_md5(hashes)
         except OSError as error:
             raise DataError(f"{error.filename or path}: cannot be read ({error.strerror})") from error
 
     def files(self, folder: str | Path) -> list[str]:
-        """Paths in a folder of all files below it, in order, without those that DVC leaves out."""
+        """Paths in a folder of all files below it, in order, without those that DVC leaves out of a project."""
+        return self._walk(folder, self.ignored)
+
+    def _walk(self, folder: str | Path, ignored: Callable[[str], object]) -> list[str]:
         found = []
         for here, inside, names in os.walk(self._root / folder, followlinks=True):
-            if self._is_inside(here):
-                inside[:] = [name for name in inside if not self.ignored(name)]
-                names = [name for name in names if not self.ignored(name)]
-            found += [Path(here, name) for name in names]
+            inside[:] = [name for name in inside if not ignored(name)]
+            found += [Path(here, name) for name in names if not ignored(name)]
         return [path.relative_to(self._root / folder).as_posix() for path in sorted(found)]
-
-    def _is_inside(self, path: str) -> bool:
-        """Whether it lies in the project; elsewhere DVC leaves nothing out."""
-        return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self._root))
 
     def save(self) -> None:
         """Keep what was computed. A folder that cannot be written costs only time."""

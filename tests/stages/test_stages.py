@@ -364,7 +364,7 @@ def test_unwritable_results_folder(made, run_stage, tmp_path):
         *("--out", tmp_path / "results" / "sample"),
     )
     assert status == 1
-    assert "cannot be written" in error_line(err)
+    assert error_line(err).endswith(f"{tmp_path / 'results'}: is a file, expected a folder; give another as --out")
 
 
 @pytest.mark.parametrize(("run", "by"), [("mjem", "class head"), ("mebm", "untrained class head")])
