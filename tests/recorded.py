@@ -1,5 +1,6 @@
 """A project whose jobs are recorded as done, without the work: made-up outputs with their hashes in dvc.lock."""
 
+import json
 from pathlib import Path
 
 import yaml
@@ -22,13 +23,21 @@ def record_as_done(folder: Path) -> None:
         for out in job.outs
         if out != RECORDS
     }
+
+    def store(text: str, ending: str = "") -> None:
+        hash_ = md5(text.encode()) + ending
+        stored = folder / ".dvc" / "cache" / "files" / "md5" / hash_[:2] / hash_[2:]
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_text(text)
+
     for name, text in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-        stored = folder / ".dvc" / "cache" / "files" / "md5" / md5(text.encode())[:2] / md5(text.encode())[2:]
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        stored.write_text(text)
+        store(text)
     hashes = Hashes(folder)
+    for out in folders:  # without its list, DVC would make the folder anew
+        listed = [{"md5": hashes.of(f"{out}/{name}"), "relpath": name} for name in hashes.files(out)]
+        store(json.dumps(listed, sort_keys=True), ".dir")
     stages = {
         job.address: {
             "cmd": job.cmd,

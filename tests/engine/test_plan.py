@@ -31,8 +31,10 @@ def plan(folder: Path, **options) -> Plan:
     return make_plan(graph, settings, (folder / "params.yaml").read_text(), folder, **options)
 
 
-def test_nothing_is_stale_where_all_is_as_recorded(folder):
+def test_nothing_is_stale_where_all_is_as_recorded(recorded, folder, tmp_path):
     assert plan(folder).stale == []
+    shutil.copytree(recorded, tmp_path / "whole", symlinks=True)
+    assert run(tmp_path / "whole", "dvc", "status") == "Data and pipelines are up to date.\n"
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
