@@ -231,7 +231,9 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.more) if name == "deep by aliases" else name for name in BOMBS]
+)
 def test_yaml_bombs_end_at_once_in_one_line(tmp_path, name, capsys):
     path = tmp_path / "params.yaml"
     path.write_text(BOMBS[name] + yaml.safe_dump(smoke.smoke_params()) if name != "deep" else BOMBS[name])

@@ -124,7 +124,13 @@ def test_a_mistake_on_the_command_line_ends_in_a_line(folder, words, message):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("command", ["dvc dag --mermaid --collapse-foreach-matrix", "snakemake --rulegraph mermaid-js"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "snakemake --rulegraph mermaid-js",
+        pytest.param("dvc dag --mermaid --collapse-foreach-matrix", marks=pytest.mark.more),
+    ],
+)
 def test_the_picture_of_the_graph_in_the_documentation_is_that_of(command, folder):
     made = run(folder, *command.split())
     names = dict(re.findall(r'^\s*(\w+)\["?(\w+)"?\]$', made, re.MULTILINE))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import smoke
 
 from mebm.data.archives import save_images
@@ -51,6 +52,7 @@ def loaded(stages: dict[str, str]) -> dict[str, set[str]]:
     return {stage: set(found) for stage, found in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.more
 def test_stages_load_what_they_use():
     found = {path.stem for path in (smoke.ROOT / "stages").glob("*.py")} - {"__init__", "cli", "looks"}
     assert found == set(LOADS)
