@@ -62,9 +62,9 @@ def owning(folder: str | Path, job: str, names: Iterable[str]) -> Iterator[None]
     """A context for the work of a job that makes the files `names`, paths inside `folder`. No other file is touched.
 
     Raises DataError at once if the folder cannot be written, or if one of them exists and was not left by an earlier
-    command of the same job. At the end,
-    files that an earlier command left and this one did not make are removed. A job recognises its own files by their
-    hashes, in the file `.mebm.<job>` of the folder; a file that was changed since is no longer its own.
+    command of the same job. At the end, files that an earlier command left and this one did not make are removed. A job
+    recognises its own files by their hashes, in the file `.mebm.<job>` of the folder; a file that was changed since is
+    no longer its own.
     """
     require_writable(folder)
     claim = _Claim(folder, job)

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from mebm.engine.bundle import verify
-from mebm.errors import DataError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,8 +11,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.file.is_dir():
-        raise DataError(f"{args.file}: is a folder, expected the bundle that `python -m mebm archive` wrote")
     files, confirmed, outside = verify(args.file)
     print(f"{args.file}: {files} files are whole; {len(confirmed)} outputs are what dvc.lock recorded")
     print(f"{len(outside)} more are recorded there and not in the bundle (weights, chains, data):")

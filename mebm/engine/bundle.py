@@ -158,6 +158,8 @@ def _confirmed(path: Path, contents: dict[str, bytes]) -> tuple[int, list[str], 
 
 
 def _read(path: Path) -> dict[str, bytes]:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected the bundle that `python -m mebm archive` wrote")
     if not path.is_file():
         raise DataError(f"{path}: no such file; give the bundle that `python -m mebm archive` wrote")
     try:

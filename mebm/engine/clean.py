@@ -27,8 +27,8 @@ AFTERWARDS = {
     "cache": "what lies in results and data is the only copy now, unless a remote has one",
     "environment": "`make install` makes it again",
 }
-IN_GIT = {"README.md", ".gitkeep"}
-GIVEN_AWAY = ("export", "*.zip")  # in results: models with cards that a user may have edited, bundles of old versions
+# Of results: what is in git, models with cards that a user may have edited, and bundles of old versions
+STAYS = ("README.md", ".gitkeep", "export", "*.zip")
 CODE = ("mebm", "stages", "tests", "benchmarks")
 TOOLS = (".venv*", "*.egg-info", ".pytest_cache", ".ruff_cache", ".import_linter_cache")
 
@@ -39,8 +39,7 @@ def found(part: str) -> list[Path]:
     if part == "results":
         sets = [folder for pattern in ("data/*/", "data/compared/*/") for folder in here.glob(pattern)]
         sets = [folder for folder in sets if (folder / "manifest.json").is_file()]  # others may be the user's own
-        stays = {*IN_GIT, *(path.name for pattern in GIVEN_AWAY for path in here.glob(f"results/{pattern}"))}
-        paths = [*(path for path in here.glob("results/*") if path.name not in stays), *sets]
+        paths = [*(path for path in here.glob("results/*") if not any(map(path.match, STAYS))), *sets]
         paths += [Path("logs"), Path(".state"), Path("dvc_plots")]
     elif part == "cache":
         paths = [Path(".dvc/cache"), Path(".dvc/tmp"), Path(".snakemake")]

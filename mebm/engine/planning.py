@@ -180,9 +180,9 @@ class Planned:
     def _refuse_missing(self, plan: Plan, targets: Iterable[str]) -> None:
         """End the process where a checkpoint to import is not there, before Snakemake misses it."""
         runs = refusal.stale_runs(self.graph, plan, "import_checkpoint", targets)
-        paths = {run: Path(self.params.imported[run].checkpoint) for run in runs}
+        missing = [run for run in runs if not Path(self.params.imported[run].checkpoint).exists()]
         try:
-            refusal.check_imports(self.params, [run for run, path in paths.items() if not path.exists()])
+            refusal.check_imports(self.params, missing)
         except MebmError as error:
             _stop(error)
 
