@@ -56,9 +56,8 @@ def makes(settings: TrainSettings) -> list[str]:
     """Files of the outputs, by which a command run by hand knows its own."""
     train = settings.train
     files = ["checkpoint.pt", "provenance.json", "cost.json", "log.csv", "epochs.csv"]
-    files += [f"snapshots/epoch_{epoch:04d}.npz" for epoch in look_epochs(train.epochs, train.grid_every)]
-    kept = kept_epochs(train.epochs, train.grid_every, train.keep_every)
-    return [*files, *(f"snapshots/epoch_{epoch:04d}.pt" for epoch in kept)]
+    files += [f"snapshots/epoch_{epoch:04d}.npz" for epoch in look_epochs(train)]
+    return [*files, *(f"snapshots/epoch_{epoch:04d}.pt" for epoch in kept_epochs(train))]
 
 
 def work(args, settings: TrainSettings) -> None:
@@ -202,9 +201,7 @@ class _Record:
             raise Diverged(f"{error}{self._left}", error.iteration, error.values) from error
 
     def divergence(self, error: Diverged, run: Run) -> None:
-        train = self._train
-        kept = kept_epochs(train.epochs, train.grid_every, train.keep_every)
-        good = [epoch for epoch in kept if epoch <= run.epoch and self._kept(epoch).is_file()]
+        good = [epoch for epoch in kept_epochs(self._train) if epoch <= run.epoch and self._kept(epoch).is_file()]
         if good:
             self._left = (
                 f"; {self._kept(good[-1])} holds the weights after {good[-1]} epochs (docs/runs.md, Divergence)"

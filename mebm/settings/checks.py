@@ -362,8 +362,7 @@ def of_weights(run: Run) -> Iterator[str]:
     if maker is None:
         return
     train, name = maker.of(Train), f"trained.{maker.name}"
-    epochs = kept_epochs(train.epochs, train.grid_every, train.keep_every)
-    place, _, inside = str(run.checkpoint).partition("/train/snapshots")
+    epochs, (place, _, inside) = kept_epochs(train), str(run.checkpoint).partition("/train/snapshots")
     folder = not place.endswith(".pt")
     if inside.strip("/"):
         yield f"checkpoint: is a file of {name}'s snapshots; name the folder, and the epoch by weights.choose"

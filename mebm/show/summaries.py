@@ -1,9 +1,10 @@
 """Records of metrics, and the few of their numbers that tables, the page and `dvc metrics` show."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, RootModel, create_model, model_validator
 
+from mebm.epochs import Choice
 from mebm.errors import DataError
 from mebm.files import Record
 from mebm.registry import Registry
@@ -67,14 +68,6 @@ class Measured(Numbers):
 
 class Quality(RootModel[dict[str, Measured]]):
     """quality.json: what was measured, by protocol."""
-
-
-class Choice(Record):
-    """Which of the weights that a training kept a run has: after an epoch of several, and by what it was chosen."""
-
-    by: Literal["last", "epoch", "accuracy", "quality"]
-    epoch: Annotated[int, Field(ge=1)]
-    epochs: Annotated[int, Field(ge=1)]
 
 
 class Accuracy(Record):

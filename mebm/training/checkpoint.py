@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from mebm.data.images import MAX_CLASSES, ImageSet, check_labels
+from mebm.epochs import Choice
 from mebm.errors import CheckpointError
-from mebm.files import Record, check_state, explained, is_whole, read_torch, replacing
+from mebm.files import check_state, explained, is_whole, read_torch, replacing
 from mebm.method.energy import ARCHITECTURE, EnergyModel, build_model
 from mebm.settings.schema import IDLE, Train, asked
 
@@ -23,12 +24,9 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # torch 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Choice(Record):
+class Chosen(Choice):
     """What a checkpoint says of the choice of its weights, as far as it is read again; ema_decay: of averages."""
 
-    by: Literal["last", "epoch", "accuracy", "quality"]
-    epoch: Annotated[int, Field(ge=1)]
-    epochs: Annotated[int, Field(ge=1)]
     ema_decay: float | None = None
 
 
@@ -47,7 +45,7 @@ class _Record(BaseModel):
     model_state_dict: dict[str, Any]
     replay_buffer: Tensor
     averages: dict[float, dict[str, Any]]
-    choice: Choice | None = None
+    choice: Chosen | None = None
 
 
 class _Settings(dict):

@@ -82,7 +82,7 @@ class Maker:
 
         An epoch that is asked for by its number does not depend on others, and the last one on none before it.
         """
-        by, epochs = self.weights.choose, kept_epochs(self.train.epochs, self.train.grid_every, self.train.keep_every)
+        by, epochs = self.weights.choose, kept_epochs(self.train)
         if None in files or isinstance(by, int) or not epochs:  # `read_any` refuses other settings by their key
             return
         wanted = epochs[-1:] if by == "last" else epochs

@@ -14,7 +14,7 @@ from mebm.errors import CheckpointError
 from mebm.files import Record, read_json, replacing, sha256, write_json
 from mebm.method.energy import ARCHITECTURE
 from mebm.settings.schema import EXPORTED
-from mebm.training.checkpoint import FORMAT, VERSION, Checkpoint, Choice
+from mebm.training.checkpoint import FORMAT, VERSION, Checkpoint, Chosen
 
 FILES = WEIGHTS, CHAINS, CONFIG = EXPORTED
 BUFFER = "replay_buffer"  # the one tensor of CHAINS
@@ -37,7 +37,7 @@ class _Config(Record):
     n_classes: int
     iterations: int = 0
     restarts: int
-    choice: Choice | None = None
+    choice: Chosen | None = None
     extra_state: dict[str, Any]
     sha256: _Hashes
 

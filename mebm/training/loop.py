@@ -72,10 +72,7 @@ def train_model(
     A run that was interrupted and goes on ends in the same numbers as one that was not.
     """
     run = Run(train, data, init, device)
-    looks, kept = (
-        look_epochs(train.epochs, train.grid_every),
-        kept_epochs(train.epochs, train.grid_every, train.keep_every),
-    )
+    looks, kept = look_epochs(train), kept_epochs(train)
     check = 1 if parallel.world() == 1 else train.log_every  # asking all ranks takes a message
     state = states.newest() if states else None
     if state is not None:

@@ -52,10 +52,11 @@ def test_nothing_is_best_where_no_number_is_finite():
 
 
 def test_the_epochs_that_are_kept_are_every_nth_look_and_the_last():
+    of = {"epochs": 17, "grid_every": 5}
     for keep_every, expected in ((0, []), (1, [5, 10, 15, 17]), (2, [10, 17]), (9, [17])):
-        assert kept_epochs(17, 5, keep_every) == expected
-    assert kept_epochs(4, 2, 2) == [4]
-    assert look_epochs(17, 5) == [0, 5, 10, 15, 17]
+        assert kept_epochs(smoke.section("train", **of, keep_every=keep_every)) == expected
+    assert kept_epochs(smoke.section("train", epochs=4, grid_every=2, keep_every=2)) == [4]
+    assert look_epochs(smoke.section("train", **of)) == [0, 5, 10, 15, 17]
 
 
 def test_what_says_which_weights_are_kept_counts_as_code_of_training():
